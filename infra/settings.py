@@ -1,0 +1,152 @@
+"""Settings: one immutable tree per process, from `VOXBUS_` environment variables nested by `__`.
+
+Built once in a stage's `__main__`, never at import. Each stage adds its own fragment (`uploader.settings`, …) by
+subclassing `CommonSettings`; fragments that two or more stages read live here.
+"""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.errors import UserError
+
+
+class Fragment(BaseModel):
+    """One group of settings. Unknown names are errors, so that a typo is found at start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class KafkaSettings(Fragment):
+    """The bus. The defaults fit an Apache Kafka cluster; `voxbus up` sets those that its own broker wants."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    """host:port, comma separated."""
+    namespace: str = ""
+    """Put before every topic and group name; lets several installations share one cluster."""
+    enable_idempotence: bool = True
+    """Idempotent producer. The embedded broker does not have it."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: str | None = None
+    """PEM file of the authority that signed the brokers' certificates; the system's own when absent."""
+    partitions: int = Field(default=8, ge=1, le=1024)
+    """Partitions of every topic voxbus creates; the upper bound of slots that can share the jobs."""
+    replication_factor: int = Field(default=1, ge=1, le=7)
+    fetch_max_wait_ms: int = Field(default=500, ge=1)
+    """How long a fetch waits for data. Kafka answers as soon as there is some; the embedded broker waits it out."""
+    session_timeout_ms: int = Field(default=10_000, ge=1_000)
+    heartbeat_interval_ms: int = Field(default=3_000, ge=200)
+    linger_ms: int = Field(default=2, ge=0)
+    """How long a producer gathers messages before it sends."""
+    request_timeout_ms: int = Field(default=20_000, ge=1_000)
+    start_timeout_s: float = Field(default=30.0, gt=0)
+    """How long a stage waits for the bus before it gives up with a message."""
+
+
+class RedisSettings(Fragment):
+    """Cache and counters. Every use survives an absent Redis: slower, never wrong."""
+
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """redis:// or rediss://, with the password in it where there is one."""
+    namespace: str = "voxbus:"
+    """Put before every key."""
+    timeout_s: float = Field(default=0.5, gt=0)
+    """Bound of one command; past it the answer is taken as a miss."""
+    cache_ttl_s: int = Field(default=86_400, ge=1)
+    """How long a rendition is answered from the cache (24 h in the source article)."""
+
+
+class S3Settings(Fragment):
+    """Object storage."""
+
+    endpoint_url: str | None = None
+    """Absent: AWS itself."""
+    bucket: str = "voxbus"
+    prefix: str = ""
+    """Put before every object key."""
+    region: str = "us-east-1"
+    access_key_id: str | None = None
+    """Absent: the credential chain of the AWS SDK."""
+    secret_access_key: SecretStr | None = None
+    public_base_url: str | None = None
+    """Base of the URLs in completions, such as a CDN's. Absent: presigned URLs of the store."""
+    presign_ttl_s: int = Field(default=86_400, ge=60, le=604_800)
+    create_bucket: bool = False
+    """Create the bucket at start when it is missing; the embedded stack does."""
+
+
+class HealthSettings(Fragment):
+    """The small HTTP server of each stage: /healthz, /readyz, /metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65_535)
+    """0 picks a free port, which is logged."""
+
+
+class LogSettings(Fragment):
+    """One JSON object a line on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    texts: bool = False
+    """Put the requests' texts into the log. Off: they are personal data."""
+
+
+class EngineSettings(Fragment):
+    """Which engine speaks. The name and revision are part of every fingerprint, so all stages must agree on them."""
+
+    engine: Literal["chattts", "espeak", "tone"] = "espeak"
+    revision: str = "1"
+    """Raise it when weights or voices change: stored audio of the old revision is then no longer used."""
+    voices_file: str | None = None
+    """A TOML file in the form of the built-in catalogue, instead of it."""
+
+
+class CommonSettings(BaseSettings):
+    """What every process reads."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VOXBUS_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    s3: S3Settings = S3Settings()
+    health: HealthSettings = HealthSettings()
+    log: LogSettings = LogSettings()
+    drain_timeout_s: float = Field(default=20.0, gt=0)
+    """After SIGTERM: how long work in hand may take to finish."""
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+class SettingsError(UserError):
+    """The environment does not make valid settings; the message lists each variable and what is wrong with it."""
+
+
+def load(model: type[SettingsT]) -> SettingsT:
+    """Read the environment.
+
+    Raises:
+        SettingsError: with one line per wrong variable.
+    """
+    try:
+        return model()
+    except ValidationError as error:
+        lines = [
+            f"  VOXBUS_{'__'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()
+        ]
+        raise SettingsError("settings are not valid:\n" + "\n".join(lines)) from None
+
+
+def masked(settings: BaseSettings) -> dict[str, Any]:
+    """The settings as plain data for the log, secrets shown as `**********`."""
+    return settings.model_dump(mode="json")
