@@ -141,9 +141,7 @@ def load(model: type[SettingsT]) -> SettingsT:
     try:
         return model()
     except ValidationError as error:
-        lines = [
-            f"  VOXBUS_{'__'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()
-        ]
+        lines = [f"  VOXBUS_{'__'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
         raise SettingsError("settings are not valid:\n" + "\n".join(lines)) from None
 
 
