@@ -74,7 +74,7 @@ class S3Settings(Fragment):
     secret_access_key: SecretStr | None = None
     public_base_url: str | None = None
     """Base of the URLs in completions, such as a CDN's. Absent: presigned URLs of the store."""
-    presign_ttl_s: int = Field(default=86_400, ge=60, le=604_800)
+    presign_ttl_s: int = Field(default=604_800, ge=60, le=604_800)
     create_bucket: bool = False
     """Create the bucket at start when it is missing; the embedded stack does."""
 
