@@ -40,6 +40,8 @@ class KafkaSettings(Fragment):
     """How long a fetch waits for data. Kafka answers as soon as there is some; the embedded broker waits it out."""
     session_timeout_ms: int = Field(default=10_000, ge=1_000)
     heartbeat_interval_ms: int = Field(default=3_000, ge=200)
+    rebalance_timeout_ms: int = Field(default=30_000, ge=1_000)
+    """How long the group waits for a member to hand back its partitions; bounds the drain on revoke."""
     linger_ms: int = Field(default=2, ge=0)
     """How long a producer gathers messages before it sends."""
     request_timeout_ms: int = Field(default=20_000, ge=1_000)

@@ -3,7 +3,7 @@
 Pure. One `Watermark` per partition; `WatermarkBook` holds those of an assignment.
 """
 
-from bisect import insort
+from bisect import bisect_left
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -27,15 +27,14 @@ class Watermark:
         """
         if self._next is not None and offset < self._next:
             raise ValueError(f"offset {offset} was handed out already (next is {self._next})")
-        insort(self._open, offset)
+        self._open.append(offset)
         self._next = offset + 1
 
     def finish(self, offset: int) -> None:
         """Work on an offset is finished. Finishing twice, or what was never started, changes nothing."""
-        try:
-            self._open.remove(offset)
-        except ValueError:
-            return
+        index = bisect_left(self._open, offset)
+        if index < len(self._open) and self._open[index] == offset:
+            del self._open[index]
 
     @property
     def position(self) -> int | None:

@@ -1,0 +1,159 @@
+"""Kafka producers and consumers from settings, with this installation's namespace on every name."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from infra.errors import ServerUnavailableError
+from infra.settings import KafkaSettings
+from schemas.codec import Message
+
+# One record may hold the largest dead letter; the broker's own default is 1,048,576.
+_MAX_REQUEST_BYTES = 1_048_576
+
+
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """What producers, consumers and admin clients need to reach the cluster."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "security_protocol": settings.security_protocol,
+        "request_timeout_ms": settings.request_timeout_ms,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_context"] = ssl.create_default_context(cafile=settings.ssl_cafile)
+    if settings.security_protocol.startswith("SASL"):
+        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": password,
+        }
+    return options
+
+
+def unreachable(settings: KafkaSettings) -> ServerUnavailableError:
+    """The message for a bus that does not answer."""
+    return ServerUnavailableError(
+        "Kafka",
+        settings.bootstrap_servers,
+        "start one with `voxbus up`, or set VOXBUS_KAFKA__BOOTSTRAP_SERVERS",
+    )
+
+
+async def start_client(client: Any, settings: KafkaSettings) -> None:
+    """Start an aiokafka client, waiting for a bus that is still coming up.
+
+    Raises:
+        ServerUnavailableError: it did not answer within `start_timeout_s`.
+    """
+    try:
+        async with asyncio.timeout(settings.start_timeout_s):
+            while True:
+                try:
+                    await client.start()
+                    return
+                except KafkaError:
+                    await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise unreachable(settings) from None
+
+
+class BusProducer:
+    """Publishes encoded messages; knows the namespace, so that stages speak of topics by their own names."""
+
+    def __init__(self, producer: AIOKafkaProducer, namespace: str) -> None:
+        self._producer = producer
+        self._namespace = namespace
+
+    async def send(self, topic: str, message: Message, *, partition: int | None = None) -> asyncio.Future[Any]:
+        """Hand a message to the producer's batch; waits only while the buffer is full.
+
+        Returns:
+            A future that is done when the broker has the message, or failed for good.
+        """
+        future: asyncio.Future[Any] = await self._producer.send(
+            self._namespace + topic,
+            value=message.value,
+            key=message.key,
+            headers=list(message.headers),
+            partition=partition,
+        )
+        return future
+
+    async def deliver(self, topic: str, *messages: Message) -> None:
+        """Send messages and wait until the broker has them all.
+
+        Raises:
+            KafkaError: one was not taken after the client's own retries.
+        """
+        await self.all_acked([await self.send(topic, message) for message in messages])
+
+    @staticmethod
+    async def all_acked(futures: Iterable[asyncio.Future[Any]]) -> None:
+        """Wait for the broker's word on each; the first failure is raised after all have ended."""
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+        return len(await self._producer.partitions_for(self._namespace + topic))
+
+
+@asynccontextmanager
+async def bus_producer(settings: KafkaSettings, *, client_id: str) -> AsyncIterator[BusProducer]:
+    """A started producer; on leaving, what is buffered is sent first.
+
+    Raises:
+        ServerUnavailableError: the bus does not answer.
+    """
+    producer = AIOKafkaProducer(
+        client_id=client_id,
+        acks="all",
+        enable_idempotence=settings.enable_idempotence,
+        linger_ms=settings.linger_ms,
+        max_request_size=_MAX_REQUEST_BYTES,
+        **connection_options(settings),
+    )
+    try:
+        await start_client(producer, settings)
+        yield BusProducer(producer, settings.namespace)
+    finally:
+        await producer.stop()
+
+
+def new_consumer(
+    settings: KafkaSettings, *topics: str, group: str | None, client_id: str, from_start: bool = True
+) -> AIOKafkaConsumer:
+    """A consumer, not started. With a group its commits are manual; without one it is assigned by hand or by topics.
+
+    Args:
+        settings: how to reach the bus.
+        topics: names without namespace.
+        group: consumer group without namespace; None for a reader that commits nothing.
+        client_id: shown in the broker's logs.
+        from_start: where a group without commits, or a reader, begins.
+    """
+    return AIOKafkaConsumer(
+        *(settings.namespace + topic for topic in topics),
+        client_id=client_id,
+        group_id=settings.namespace + group if group else None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest" if from_start else "latest",
+        fetch_max_wait_ms=settings.fetch_max_wait_ms,
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.heartbeat_interval_ms,
+        rebalance_timeout_ms=settings.rebalance_timeout_ms,
+        **connection_options(settings),
+    )
+
+
+def plain_topic(settings: KafkaSettings, record: ConsumerRecord) -> str:
+    """The topic of a record without the namespace."""
+    return str(record.topic).removeprefix(settings.namespace)

@@ -1,0 +1,200 @@
+"""A member of a consumer group whose offsets move only past finished work.
+
+Every record handed out is finished later, in any order; what is committed is the contiguous low-watermark of each
+partition. On revoke the owner of the work drains within one deadline, the watermark is committed, and the
+partitions are let go.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from infra import metrics
+from infra.kafka.clients import new_consumer, plain_topic, start_client
+from infra.kafka.watermark import WatermarkBook
+from infra.lifecycle import Deadline
+from infra.logging import get_logger
+from infra.settings import KafkaSettings
+
+_log = get_logger(__name__)
+
+
+class AssignmentHooks(Protocol):
+    """What the owner of the work does when partitions come and go. Records of lost partitions may come again."""
+
+    async def drain(self, partitions: frozenset[TopicPartition], deadline: Deadline) -> None:
+        """Finish what can be finished of these partitions until the deadline; new work is not handed out meanwhile."""
+
+    async def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """These partitions are held from now on; reading begins at the committed offsets."""
+
+
+class NoHooks:
+    """For stages whose work is short: nothing to drain, nothing to prepare."""
+
+    async def drain(self, partitions: frozenset[TopicPartition], deadline: Deadline) -> None:
+        """Nothing to wait for."""
+
+    async def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Nothing to prepare."""
+
+
+class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Hands out records and commits behind the work. Make one with `work_consumer`."""
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, settings: KafkaSettings, *, stage: str, hooks: AssignmentHooks, drain_s: float
+    ) -> None:
+        self._consumer = consumer
+        self._settings = settings
+        self._stage = stage
+        self._hooks = hooks
+        self._drain_s = drain_s
+        self._book: WatermarkBook[TopicPartition] = WatermarkBook()
+        self._held: frozenset[TopicPartition] = frozenset()
+        self._assigned = asyncio.Event()
+        self._commit_lock = asyncio.Lock()
+
+    async def fetch(self, *, max_records: int, timeout_s: float = 0.2) -> list[ConsumerRecord]:
+        """The next records of all partitions that are not paused; possibly none.
+
+        Call it again and again even when everything is paused: a member that stops asking is put out of its group.
+        """
+        batches = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        handed_out: list[ConsumerRecord] = []
+        for partition, records in batches.items():
+            # A partition revoked while the records were on their way belongs to somebody else now.
+            handed_out.extend(r for r in records if self._book.start(partition, r.offset))
+        metrics.IN_FLIGHT.labels(self._stage).set(self._book.in_flight())
+        return handed_out
+
+    def finish(self, record: ConsumerRecord) -> None:
+        """The work a record stood for is done, and all that follows from it is durable."""
+        self._book.finish(TopicPartition(record.topic, record.partition), record.offset)
+
+    def holds(self, record: ConsumerRecord) -> bool:
+        """Whether the partition of the record is still ours."""
+        return TopicPartition(record.topic, record.partition) in self._held
+
+    @property
+    def held(self) -> frozenset[TopicPartition]:
+        """Partitions held now."""
+        return self._held
+
+    @property
+    def in_flight(self) -> int:
+        """Records handed out and not finished."""
+        return self._book.in_flight()
+
+    def pause(self, topics: Collection[str] | None = None) -> None:
+        """Stop handing out records of these topics (names without namespace; None: all)."""
+        self._consumer.pause(*self._partitions_of(topics))
+
+    def resume(self, topics: Collection[str] | None = None) -> None:
+        """Hand out records of these topics again."""
+        self._consumer.resume(*self._partitions_of(topics))
+
+    def topic_of(self, record: ConsumerRecord) -> str:
+        """The topic of a record without the namespace."""
+        return plain_topic(self._settings, record)
+
+    async def commit(self) -> None:
+        """Commit the watermarks that moved. A commit that a rebalance overtook is dropped: its records come again."""
+        async with self._commit_lock:
+            positions = self._book.uncommitted()
+            if not positions:
+                return
+            try:
+                await self._consumer.commit(positions)
+            except (CommitFailedError, IllegalStateError):
+                metrics.COMMITTED.labels(self._stage, "overtaken").inc()
+                return
+            except KafkaError as error:
+                # The next round tries again with positions at least as far.
+                metrics.COMMITTED.labels(self._stage, "failed").inc()
+                _log.warning("offsets not committed", error=type(error).__name__)
+                return
+            self._book.committed(positions)
+            metrics.COMMITTED.labels(self._stage, "done").inc()
+
+    async def commit_every(self, seconds: float) -> None:
+        """Commit again and again; run it as a background task."""
+        while True:
+            await asyncio.sleep(seconds)
+            await self.commit()
+
+    async def wait_assigned(self) -> None:
+        """Return once the group has given this member its partitions (possibly none)."""
+        await self._assigned.wait()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Called by aiokafka before each rebalance; heartbeats go on meanwhile."""
+        partitions = frozenset(revoked)
+        if partitions:
+            await self._hooks.drain(partitions, Deadline(self._drain_s))
+            await self.commit()
+        for partition in partitions:
+            self._book.lose(partition)
+        self._held = frozenset()
+        self._assigned.clear()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Called by aiokafka after each rebalance, before reading goes on."""
+        self._held = frozenset(assigned)
+        for partition in self._held:
+            self._book.assign(partition)
+        await self._hooks.assigned(self._held)
+        self._assigned.set()
+
+    def _partitions_of(self, topics: Collection[str] | None) -> list[TopicPartition]:
+        if topics is None:
+            return list(self._held)
+        names = {self._settings.namespace + topic for topic in topics}
+        return [partition for partition in self._held if partition.topic in names]
+
+
+@asynccontextmanager
+async def work_consumer(
+    settings: KafkaSettings,
+    *,
+    topics: Collection[str],
+    group: str,
+    stage: str,
+    hooks: AssignmentHooks | None = None,
+    drain_s: float = 10.0,
+    commit_every_s: float = 0.5,
+) -> AsyncIterator[WorkConsumer]:
+    """A member of `group` on `topics`, committing as work finishes; on leaving it drains, commits and says goodbye.
+
+    Args:
+        settings: how to reach the bus.
+        topics: names without namespace.
+        group: name without namespace.
+        stage: for metrics.
+        hooks: what happens when partitions come and go.
+        drain_s: budget of one drain, below the group's `rebalance_timeout_ms`.
+        commit_every_s: how often finished work is committed.
+
+    Raises:
+        ServerUnavailableError: the bus does not answer.
+    """
+    consumer = new_consumer(settings, group=group, client_id=f"voxbus-{stage}")
+    hooks = hooks or NoHooks()
+    work = WorkConsumer(consumer, settings, stage=stage, hooks=hooks, drain_s=drain_s)
+    consumer.subscribe([settings.namespace + topic for topic in topics], listener=work)
+    committing: asyncio.Task[None] | None = None
+    try:
+        await start_client(consumer, settings)
+        committing = asyncio.create_task(work.commit_every(commit_every_s))
+        yield work
+    finally:
+        if committing is not None:
+            await hooks.drain(work.held, Deadline(drain_s))
+            committing.cancel()
+            await asyncio.gather(committing, return_exceptions=True)
+            await work.commit()
+        await consumer.stop()
