@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.base import Event, RequestId, Timestamp
 
@@ -14,6 +14,27 @@ class DeliveryState(StrEnum):
     DELIVERED = "delivered"
     RETRYING = "retrying"
     DEAD_LETTERED = "dead_lettered"
+
+
+class DeliveryProgress(BaseModel):
+    """How far a delivery is. Travels on the retry topics as the extension header `ce_delivery`, in JSON.
+
+    Key, value and all other headers of such a record are those of the completion on `tts.completed`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    attempts: int = Field(ge=0)
+    """Made so far."""
+    due_ms: int
+    """When the next attempt is due, in milliseconds since 1970."""
+    release_ms: int
+    """When the record leaves the tier it waits in; before `due_ms` when the way takes several tiers."""
+    first_ms: int
+    """When the completion was published."""
+    partition: int
+    """Where the completion stands on `tts.completed`."""
+    offset: int
 
 
 class DeliveryAttempted(Event):

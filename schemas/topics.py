@@ -25,6 +25,8 @@ OUTCOMES = "tts.outcomes"
 STATUS = "tts.status"
 COMPLETED = "tts.completed"
 DELIVERIES = "tts.deliveries"
+# Waiting rooms for webhooks, from the shortest stay to the longest; how long each is, the notifier knows.
+DELIVERY_RETRIES = tuple(f"{DELIVERIES}.retry.{tier}" for tier in range(1, 7))
 DEAD_LETTERS = "tts.dlq"
 TICKS = "tts.ticks"
 
@@ -59,6 +61,8 @@ TOPICS: dict[str, Topic] = {
         Topic(STATUS, "request_id", (RequestStatus,), 7 * _DAY_MS),
         Topic(COMPLETED, "request_id", (RequestCompleted,), 7 * _DAY_MS),
         Topic(DELIVERIES, "request_id", (DeliveryAttempted,), 7 * _DAY_MS),
+        # One partition each: a retry costs next to nothing, every polled partition something.
+        *(Topic(name, "request_id", (RequestCompleted,), 7 * _DAY_MS, partitions=1) for name in DELIVERY_RETRIES),
         Topic(DEAD_LETTERS, "any", (), 30 * _DAY_MS),
         Topic(TICKS, "partition", (Ticked,), _HOUR_MS),
     )
