@@ -1,0 +1,1 @@
+"""espeak-ng: small, fast speech without weights; Mandarin, Cantonese and English."""

@@ -1,0 +1,72 @@
+"""The process that speaks for the espeak engine: `python -m synth_consumer.engines.espeak.speaker`.
+
+espeak-ng carries hidden state from one utterance to the next (the phase of its pitch wobble, cycle counters), which
+no call resets: the same text would give other bytes each time. So this process loads the library once and speaks
+every utterance in a fork of that first state. A text that crashes or hangs the library costs only its fork.
+
+Standard input: one utterance a line, as JSON. Standard output: frames of a one-byte kind, a length, a payload.
+Ends when its input does, that is, with its engine.
+"""
+
+import json
+import os
+import signal
+import struct
+import sys
+from dataclasses import asdict
+from typing import BinaryIO
+
+from synth_consumer.engines.espeak.library import EspeakError, EspeakLibrary, Utterance
+
+HEADER = struct.Struct("<cI")
+HELLO, PCM, ERROR = b"H", b"P", b"E"
+
+
+def encode_utterance(utterance: Utterance) -> bytes:
+    """The line that asks for the utterance."""
+    return json.dumps(asdict(utterance)).encode() + b"\n"
+
+
+def _write(out: BinaryIO, kind: bytes, payload: bytes) -> None:
+    out.write(HEADER.pack(kind, len(payload)) + payload)
+    out.flush()
+
+
+def _speak_in_fork(library: EspeakLibrary, utterance: Utterance, out: BinaryIO, timeout_s: int) -> None:
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(timeout_s)
+            pcm = library.speak(utterance)
+            signal.alarm(0)
+            _write(out, PCM, pcm)
+            status = 0
+        except EspeakError as error:
+            _write(out, ERROR, str(error).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        why = f"signal {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else f"status {status}"
+        _write(out, ERROR, f"espeak-ng died speaking ({why})".encode())
+
+
+def main() -> None:
+    """Speak until the input ends. The only argument is the bound of one utterance, in seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = sys.stdout.buffer
+    try:
+        library = EspeakLibrary()
+    except EspeakError as error:
+        _write(out, ERROR, str(error).encode())
+        return
+    hello = {"version": library.version, "sample_rate": library.sample_rate, "variants": sorted(library.variants)}
+    _write(out, HELLO, json.dumps(hello).encode())
+    for line in sys.stdin.buffer:
+        _speak_in_fork(library, Utterance(**json.loads(line)), out, int(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

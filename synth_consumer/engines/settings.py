@@ -1,0 +1,52 @@
+"""Settings of the engines; the worker puts them under `VOXBUS_SYNTH__TONE__…`, `…__ESPEAK__…`, `…__CHATTTS__…`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from infra.settings import EngineSettings, Fragment
+
+
+class ToneSettings(Fragment):
+    """Test tones in place of speech: load tests and fault tests."""
+
+    lanes: int = Field(default=8, ge=1, le=256)
+    """Takes spoken at once."""
+    realtime_factor: float = Field(default=0.0, ge=0, le=100)
+    """Seconds of work that one second of audio costs, all lanes together. 0: as fast as can be."""
+    chars_per_second: float = Field(default=5.0, gt=0, le=100)
+    """Pace in Chinese characters; a Latin letter takes a third of the time of one."""
+    faults: bool = False
+    """Obey fault markers in texts, such as ⟦crash⟧. For tests only."""
+
+
+class EspeakSettings(Fragment):
+    """espeak-ng through its C library (GPL-3.0-or-later, installed by the extra `synth`)."""
+
+    lanes: int = Field(default=2, ge=1, le=64)
+    """Takes spoken at once; they take turns, as the library speaks one sentence at a time."""
+    volume: int = Field(default=80, ge=10, le=100)
+    """Loudness in espeak's own percent. At 100 loud vowels reach the limit of 16 bits."""
+    sentence_timeout_s: int = Field(default=30, ge=1, le=600)
+    """Bound of speaking one sentence, which takes some milliseconds. Past it the take fails."""
+
+
+class ChatttsSettings(Fragment):
+    """ChatTTS (code AGPL-3.0-or-later, weights CC BY-NC 4.0; extra `chattts`)."""
+
+    assets: str | None = None
+    """The folder that holds `asset/` with the weights. Nothing is ever downloaded."""
+    device: Literal["auto", "cpu"] | str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, …; auto takes the first GPU where there is one."""
+    lanes: int = Field(default=4, ge=1, le=64)
+    """Takes held at once; they take turns sentence by sentence."""
+    max_sentence_s: float = Field(default=25.0, ge=3, le=30)
+    """Text is split below this many seconds of speech; beyond about 30 s the model's speech degrades."""
+
+
+class EnginesSettings(EngineSettings):
+    """The chosen engine and the settings of each."""
+
+    tone: ToneSettings = ToneSettings()
+    espeak: EspeakSettings = EspeakSettings()
+    chattts: ChatttsSettings = ChatttsSettings()
