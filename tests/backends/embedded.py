@@ -1,32 +1,31 @@
 """The servers of `voxbus up --servers-only`, in a process of their own, on free loopback ports and a fresh folder."""
 
-import ctypes
-import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from pydantic import ValidationError
+
+from infra.embedded import launcher
+from infra.embedded.endpoints import Endpoints, as_environment
 from infra.settings import KafkaSettings, RedisSettings, S3Settings
 from tests.backends.servers import BackendError, Servers
 from tests.environment import environment
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
-_PR_SET_PDEATHSIG = 1
+# A join on this broker waits half the session timeout, and tests join often.
+_QUICK_JOIN = {"session_timeout_ms": "3000", "heartbeat_interval_ms": "600"}
 
 
-def _die_with_parent() -> None:
-    # pytest ended by SIGTERM or SIGKILL runs no fixture's end; the servers must not outlive it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _ready_line(stdout: IO[str], log: Path) -> dict[str, Any]:
+def _ready_line(stdout: IO[str], log: Path) -> Endpoints:
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
@@ -42,12 +41,8 @@ def _ready_line(stdout: IO[str], log: Path) -> dict[str, Any]:
             raise BackendError(f"embedded servers not ready within {_START_TIMEOUT_S:g} s\n{_tail(log)}") from None
         if not line:
             raise BackendError(f"`voxbus up --servers-only` ended before it was ready\n{_tail(log)}")
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and event.get("event") == "ready":
-            return event
+        with suppress(ValidationError):
+            return Endpoints.model_validate_json(line)
 
 
 def _tail(log: Path) -> str:
@@ -62,8 +57,9 @@ def servers(folder: Path) -> Iterator[Servers]:
         BackendError: not ready in time; carries the end of the log.
     """
     log = folder / "voxbus-up.log"
-    command = [sys.executable, "-c", "from infra.cli import main; main()"]
-    command += ["up", "--servers-only", "--data-dir", str(folder / "data"), "--port", "0"]
+    # pytest ended by a signal runs no fixture's end; the launcher ties the servers' life to ours all the same.
+    command = [sys.executable, launcher.__file__, str(os.getpid()), sys.executable]
+    command += ["-c", "from infra.cli import main; main()", "up", "--servers-only", "--data-dir", str(folder / "data")]
     with log.open("w") as stderr:
         process = subprocess.Popen(
             command,
@@ -72,7 +68,6 @@ def servers(folder: Path) -> Iterator[Servers]:
             stderr=stderr,
             text=True,
             env=environment({"PYTHONUNBUFFERED": "1"}),
-            preexec_fn=_die_with_parent,
         )
     assert process.stdout is not None
     try:
@@ -87,18 +82,13 @@ def servers(folder: Path) -> Iterator[Servers]:
         process.stdout.close()
 
 
-def _servers(ready: dict[str, Any]) -> Servers:
-    kafka = KafkaSettings(
-        bootstrap_servers=ready["kafka"],
-        enable_idempotence=False,
-        fetch_max_wait_ms=20,
-        # A join on this broker waits half the session timeout.
-        session_timeout_ms=3_000,
-        heartbeat_interval_ms=600,
-    )
-    s3 = S3Settings(
-        endpoint_url=ready["s3"],
-        access_key_id=ready["s3_access_key_id"],
-        secret_access_key=ready["s3_secret_access_key"],
-    )
-    return Servers(kafka, RedisSettings.model_validate({"url": ready["redis"]}), s3)
+def _servers(ready: Endpoints) -> Servers:
+    variables = as_environment(ready)
+
+    def of(fragment: str) -> dict[str, str]:
+        prefix = f"VOXBUS_{fragment}__"
+        mine = ((name, value) for name, value in variables.items() if name.startswith(prefix))
+        return {name.removeprefix(prefix).lower(): value for name, value in mine}
+
+    kafka = KafkaSettings.model_validate(of("KAFKA") | _QUICK_JOIN)
+    return Servers(kafka, RedisSettings.model_validate(of("REDIS")), S3Settings.model_validate(of("S3")))
