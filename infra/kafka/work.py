@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from infra import metrics
-from infra.kafka.clients import new_consumer, plain_topic, start_client
+from infra.kafka.clients import new_consumer, plain_topic, start_client, stop_consumer
 from infra.kafka.watermark import WatermarkBook
 from infra.lifecycle import Deadline
 from infra.logging import get_logger
@@ -197,4 +197,4 @@ async def work_consumer(
             committing.cancel()
             await asyncio.gather(committing, return_exceptions=True)
             await work.commit()
-        await consumer.stop()
+        await stop_consumer(consumer)
