@@ -107,8 +107,15 @@ class BusProducer:
 
 
 @asynccontextmanager
-async def bus_producer(settings: KafkaSettings, *, client_id: str) -> AsyncIterator[BusProducer]:
+async def bus_producer(
+    settings: KafkaSettings, *, client_id: str, max_request_bytes: int = _MAX_REQUEST_BYTES
+) -> AsyncIterator[BusProducer]:
     """A started producer; on leaving, what is buffered is sent first.
+
+    Args:
+        settings: how to reach the bus.
+        client_id: shown in the broker's logs.
+        max_request_bytes: no message longer than this is even sent.
 
     Raises:
         ServerUnavailableError: the bus does not answer.
@@ -118,7 +125,7 @@ async def bus_producer(settings: KafkaSettings, *, client_id: str) -> AsyncItera
         acks="all",
         enable_idempotence=settings.enable_idempotence,
         linger_ms=settings.linger_ms,
-        max_request_size=_MAX_REQUEST_BYTES,
+        max_request_size=max_request_bytes,
         **connection_options(settings),
     )
     try:
