@@ -27,7 +27,7 @@ def progress_bar(*, unit: str = "") -> Progress:
     """A bar on standard error, drawn only on a terminal, gone when done."""
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()]
     if unit:
-        columns.append(TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}"))
+        columns.append(TextColumn(f"{{task.completed:.0f}} of {{task.total}} {unit}"))
     return Progress(
         *columns,
         TimeElapsedColumn(),
