@@ -2,8 +2,8 @@
 
     VOXBUS_NOTIFIER__SIGNING_SECRET=whsec_… python examples/receiver.py --port 8088
 
-then send requests with `"callback_url": "http://127.0.0.1:8088/"` (the notifier goes to loopback only when
-VOXBUS_NOTIFIER__ALLOWED_PRIVATE_NETWORKS names it; `voxbus up` does). Needs voxbus[notifier]: aiohttp, standardwebhooks.
+then send requests with `"callback_url": "http://127.0.0.1:8088/"`. The notifier goes to loopback only when
+VOXBUS_NOTIFIER__ALLOWED_PRIVATE_NETWORKS names it; `voxbus up` does. Needs voxbus[notifier]: aiohttp, standardwebhooks.
 """
 
 import argparse

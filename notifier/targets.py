@@ -5,6 +5,7 @@ reach: its own loopback, the cloud's metadata service, the private network.
 """
 
 import ipaddress
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -94,7 +95,8 @@ def read_target(address: str, allowed: Collection[Network]) -> Target:
         raise TargetRefusedError("only http and https are served")
     if not host or not port:
         raise TargetRefusedError("it names no host, or port 0")
-    if "@" in url.raw_authority:
+    # In the text itself: the parsed form forgets an empty user.
+    if "@" in re.split(r"[/?#]", address.partition("//")[2], maxsplit=1)[0]:
         raise TargetRefusedError("it carries credentials")
     _judge_host(host, allowed)
     return Target(url, host, port)

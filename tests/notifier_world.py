@@ -1,4 +1,4 @@
-"""A notifier and its surroundings for tests: a receiver that does as told, completions on the bus, what came of them."""
+"""A notifier and its surroundings for tests: a receiver that does as told, completions on the bus, what came of it."""
 
 import asyncio
 from collections import Counter
