@@ -199,9 +199,7 @@ BARE: tuple[Event, ...] = (
         expires_at=LATER,
     ),
     JOB.model_copy(update={"deadline_at": None, "drive": 1, "formats": (AudioFormat.WAV,)}),
-    TakeFinished(
-        take_id="t", job=JOB, chunks=0, samples=0, sample_rate=24_000, sha256=SHA256, engine=ENGINE
-    ),
+    TakeFinished(take_id="t", job=JOB, chunks=0, samples=0, sample_rate=24_000, sha256=SHA256, engine=ENGINE),
     RenditionStored(
         fingerprint=FINGERPRINT,
         job_id="job-2",

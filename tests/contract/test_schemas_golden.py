@@ -26,7 +26,7 @@ def test_what_is_written_is_pinned(name: str) -> None:
     assert FILES[name] == (FOLDER / name).read_bytes(), "meant? python -m tests.contract.golden_files"
 
 
-@pytest.mark.parametrize("event", (*FULL, *BARE), ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("event", [*FULL, *BARE], ids=lambda event: type(event).__name__)
 def test_what_is_read_is_written_back_byte_for_byte(event: Event) -> None:
     suffix = ".json" if event in FULL else ".bare.json"
     value = (FOLDER / f"{type(event).__name__}{suffix}").read_bytes()
