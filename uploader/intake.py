@@ -74,7 +74,8 @@ class Intake:
         """Read until cancelled."""
         while True:
             self._regulate()
-            records = await self._work.fetch(max_records=_BATCH)
+            readable = [topic for topic in TOPICS if topic not in self._paused]
+            records = await self._work.fetch(max_records=_BATCH, topics=readable)
             generation = self._generation
             for record in records:
                 # After a rebalance everything unfinished comes again from the committed offset, in order. What is left
@@ -205,11 +206,8 @@ class Intake:
             most_in_hand=parts.settings.concurrency + parts.settings.waiting,
             spool_full=parts.spool.full,
         )
-        if resumed := self._paused - wanted:
-            self._work.resume(resumed)
+        if self._paused - wanted:
             self._assembly.heard_all(time.monotonic())
-        if paused := wanted - self._paused:
-            self._work.pause(paused)
         self._paused = wanted
 
     def _drop_stale(self) -> None:
@@ -235,7 +233,6 @@ class Intake:
 
     def _begin(self) -> None:
         self._generation += 1
-        self._paused = frozenset()  # partitions come unpaused
         self._forget(frozenset(self._assembly.partitions()))
 
     def _show(self) -> None:
