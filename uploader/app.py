@@ -83,6 +83,7 @@ async def _parts(
     masters = MasterReader(library, encoders, folder=folder)
     outcomes = OutcomePublisher(producer)
     spool = Spool(own.spool)
+    stack.callback(spool.close)
     return Parts(
         settings=own,
         spool=spool,

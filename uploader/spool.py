@@ -97,6 +97,12 @@ class Spool:
         with self._lock:
             self._forget(take_id)
 
+    def close(self) -> None:
+        """Let everything go."""
+        with self._lock:
+            for take_id in list(self._entries):
+                self._forget(take_id)
+
     def _keep(self, entry: _Entry, index: int, pcm: bytes) -> None:
         if index in entry.memory or index in entry.places:
             return
