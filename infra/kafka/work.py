@@ -177,8 +177,9 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._held = frozenset(assigned)
         for partition in self._held:
             self._book.assign(partition)
-        await self._hooks.assigned(self._held)
+        # Set first: a hook that reports readiness asks for it.
         self._assigned.set()
+        await self._hooks.assigned(self._held)
 
     def _partitions_of(self, topics: Collection[str] | None) -> list[TopicPartition]:
         if topics is None:
