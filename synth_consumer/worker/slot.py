@@ -97,6 +97,7 @@ class Slot:
         ) as work:
             self._work = work
             self._book.enter(work)
+            self._on_change()  # the first assignment came while the member was still starting
             try:
                 await _until(stop, self._pull(work))
                 await _drain(self._jobs, Deadline(self._drain_timeout_s if stop.is_set() else 0))
