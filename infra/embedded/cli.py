@@ -2,19 +2,26 @@
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from infra.embedded import janitor
 from infra.embedded.console import StartProgress, state_table, uptime_s
+from infra.embedded.endpoints import as_environment, kafka_settings
+from infra.embedded.endpoints import load as load_endpoints
 from infra.embedded.files import DataDirectory
 from infra.embedded.stack import Planner, installed, running_servers, running_stack
 from infra.embedded.stages import StageOptions
-from infra.embedded.state import read_state
+from infra.embedded.state import StackState, read_state
 from infra.errors import UserError
 from infra.lifecycle import TaskFailedError, run_until_stopped, stop_on_signals
+
+# A listing of many objects may take long; the table should not wait for it.
+_AUDIO_TIMEOUT_S = 5.0
 
 _data_dir = click.option(
     "--data-dir",
@@ -70,7 +77,7 @@ async def _stack(data_dir: Path, options: StageOptions | None, plan_stages: Plan
         started = (
             running_servers(data_dir, listener=progress.update)
             if options is None
-            else running_stack(data_dir, options, listener=progress.update, plan_stages=plan_stages)
+            else running_stack(data_dir, options, listener=progress.update, note=progress.note, plan_stages=plan_stages)
         )
         async with started as running:
             running.endpoints.write(running.directory.endpoints)
@@ -82,10 +89,37 @@ async def _stack(data_dir: Path, options: StageOptions | None, plan_stages: Plan
 @_data_dir
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def ps(data_dir: Path, as_json: bool) -> None:
-    """Show stage, pid, restarts, state and uptime of the running stack."""
-    state = read_state(DataDirectory(data_dir.absolute()))
+    """Show stage, pid, restarts, state and uptime of the running stack, and what audio its bus holds."""
+    directory = DataDirectory(data_dir.absolute())
+    state = read_state(directory)
+    audio = asyncio.run(_audio(directory))
     if as_json:
-        children = [
+        click.echo(json.dumps(_as_plain_data(directory, state, audio)))
+        return
+    console = Console(soft_wrap=True)
+    console.print(state_table(state))
+    if audio:
+        console.print(
+            f"audio on the bus: {audio.bytes / 1024 / 1024:.1f} MiB in {audio.objects} objects", highlight=False
+        )
+
+
+async def _audio(directory: DataDirectory) -> janitor.TopicSize | None:
+    """None while the stack is not far enough to tell."""
+    try:
+        endpoints = load_endpoints(directory.endpoints)
+        settings = kafka_settings({**os.environ, **as_environment(endpoints)})
+        async with asyncio.timeout(_AUDIO_TIMEOUT_S):
+            return await janitor.audio_size(endpoints, settings)
+    except (UserError, TimeoutError):
+        return None
+
+
+def _as_plain_data(directory: DataDirectory, state: StackState, audio: janitor.TopicSize | None) -> dict[str, object]:
+    return {
+        "supervisor": state.supervisor,
+        "data_dir": str(directory.root),
+        "children": [
             {
                 "stage": child.name,
                 "kind": child.kind,
@@ -96,7 +130,6 @@ def ps(data_dir: Path, as_json: bool) -> None:
                 "log": str(child.log),
             }
             for child in state.children
-        ]
-        click.echo(json.dumps({"supervisor": state.supervisor, "data_dir": str(data_dir), "children": children}))
-        return
-    Console(soft_wrap=True).print(state_table(state))
+        ],
+        "audio_topic": {"bytes": audio.bytes, "objects": audio.objects} if audio else None,
+    }

@@ -44,6 +44,10 @@ class StartProgress:
         if self._status:
             self._show_waiting(self._status)
 
+    def note(self, line: str) -> None:
+        """Something else people should know."""
+        self._console.print(f"  {line}", highlight=False, soft_wrap=True)
+
     def _show_waiting(self, status: Status) -> None:
         for verb in ("starting", "stopping"):
             names = [name for name, state in self._states.items() if state == verb]

@@ -1,21 +1,25 @@
 """The stack as a whole: which children in which order, over which data directory."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
-from infra.embedded import process, servers
+from infra.embedded import janitor, process, servers
 from infra.embedded.credentials import signing_secret
 from infra.embedded.endpoints import Endpoints, as_environment, kafka_settings
 from infra.embedded.files import DataDirectory
 from infra.embedded.ports import NoFreePortError, PortBook
+from infra.embedded.settings import EmbeddedSettings
 from infra.embedded.stages import SIGNING_SECRET, Stage, StageOptions, installed_stages, stage_specs
 from infra.embedded.state import StateFile
 from infra.embedded.supervisor import ChildView, Listener, Supervisor
 from infra.errors import UserError
 from infra.kafka.topics import ensure_topics
+from infra.settings import load
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ async def running_stack(
     options: StageOptions,
     *,
     listener: Listener = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
     plan_stages: Planner = installed,
 ) -> AsyncIterator[RunningStack]:
     """Run servers and stages while the block runs.
@@ -83,18 +88,26 @@ async def running_stack(
         data_dir: a second run over it goes on where the first ended.
         options: of the command line.
         listener: told of every change of a child.
+        note: told what else people should know.
         plan_stages: other stages than the installed ones, for tests.
 
     Raises:
         UserError: see `running_servers`; or a stage does not come up.
     """
+    # Half a second of importing, done while the servers start.
+    storage_client = asyncio.create_task(asyncio.to_thread(import_module, "aiobotocore.session"))
     async with running_servers(data_dir, listener=listener) as running:
+        await storage_client
         try:
             stages = plan_stages(running, options)
         except NoFreePortError as error:
             raise UserError(f"{error}; choose another with --port, or 0 for a free one") from None
         addresses = as_environment(running.endpoints)
-        await ensure_topics(kafka_settings({**os.environ, **addresses}))
+        bus = kafka_settings({**os.environ, **addresses})
+        bound = load(EmbeddedSettings).embedded.audio_topic_bytes
+        if told := await janitor.tidy(running.endpoints, bus, bound_bytes=bound):
+            note(told)
+        await ensure_topics(bus)
         specs = stage_specs(stages, running.directory, running.ports, addresses=addresses, options=options)
         await running.supervisor.start(specs)
         yield replace(running, endpoints=_with_stages(running, stages))

@@ -109,7 +109,7 @@ class Child:
         finally:
             if process.returncode is None:
                 self._change(state="stopping")
-            await processes.end(process, self._guard, timeout_s=self.spec.stop_timeout_s)
+            await processes.end(process, self.spec, self._guard)
         return _ending(process.returncode)
 
     async def _await_ready(self, process: asyncio.subprocess.Process) -> bool:
