@@ -20,7 +20,10 @@ pytestmark = pytest.mark.integration
 async def test_jobs_become_takes_whose_chunks_add_up(
     topics_ready: KafkaSettings, redis_settings: RedisSettings
 ) -> None:
-    jobs = [make_job(f"第{n}句话，你好，欢迎致电。", Priority.BULK if n % 3 == 0 else Priority.INTERACTIVE) for n in range(12)]
+    jobs = [
+        make_job(f"第{n}句话，你好，欢迎致电。", Priority.BULK if n % 3 == 0 else Priority.INTERACTIVE)
+        for n in range(12)
+    ]
     await publish(topics_ready, jobs)
     async with listening(topics_ready) as heard, working(worker_settings(topics_ready, redis_settings, slots=2)):
         await eventually(lambda: len(heard.finished_jobs()) == len(jobs), 30)
@@ -33,7 +36,7 @@ async def test_jobs_become_takes_whose_chunks_add_up(
             assert len(first.pcm) <= 0.3 * event.sample_rate * 2
             assert all(len(chunk.pcm) <= event.sample_rate * 2 for chunk in rest)
         assert {event.percent for event in heard.progress if event.state is State.SYNTHESIZING} >= {10}
-        await all_committed(topics_ready)
+        await all_committed(topics_ready, len(jobs))
     assert len(heard.finished) == len(jobs), "every job was spoken once"
 
 
@@ -47,7 +50,7 @@ async def test_what_cannot_be_spoken_ends_with_its_reason(
     await publish(topics_ready, [refused, late, nan, memory, good])
     async with listening(topics_ready) as heard, working(worker_settings(topics_ready, redis_settings)):
         await eventually(lambda: len(heard.failed) >= 4 and heard.finished and heard.dead, 30)
-        await all_committed(topics_ready)
+        await all_committed(topics_ready, 6)
     assert {event.job_id: (event.code, event.attempts) for event in heard.failed} == {
         refused.job_id: (ErrorCode.TEXT_NOT_SPEAKABLE, 1),
         late.job_id: (ErrorCode.DEADLINE_EXCEEDED, 1),
@@ -65,7 +68,7 @@ async def test_a_job_published_twice_is_spoken_once(topics_ready: KafkaSettings,
     await publish(topics_ready, [job, job, job])
     settings = worker_settings(topics_ready, redis_settings, tone_realtime_factor=0.05)
     async with listening(topics_ready) as heard, working(settings):
-        await all_committed(topics_ready)
+        await all_committed(topics_ready, 3)
         await publish(topics_ready, [job])
-        await all_committed(topics_ready)
+        await all_committed(topics_ready, 4)
     assert len(heard.finished) == 1
