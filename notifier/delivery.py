@@ -37,6 +37,12 @@ class Delivery:
         """Number of the next attempt, from 1."""
         return self.progress.attempts + 1
 
+    @property
+    def id(self) -> str:
+        """The same for every copy of its record and on every attempt; a replayed completion has another."""
+        p = self.progress
+        return f"{self.webhook_id}:{p.first_ms}:{p.partition}:{p.offset}"
+
     def attempted(self) -> "Delivery":
         """The same after one more attempt."""
         return replace(self, progress=self.progress.model_copy(update={"attempts": self.progress.attempts + 1}))
