@@ -13,6 +13,7 @@ from tests.integration.worker_bench import (
     Heard,
     all_committed,
     children_of,
+    is_alive,
     listening,
     make_job,
     publish,
@@ -96,7 +97,7 @@ async def test_a_killed_worker_takes_its_engine_along_and_another_one_does_its_w
             assert engines
             first.kill()
             await first.wait()
-            await eventually(lambda: not any(_alive(engine) for engine in engines), 5, "engines gone")
+            await eventually(lambda: not any(is_alive(engine) for engine in engines), 5, "engines gone")
         async with worker_process(settings):
             await eventually(lambda: len(heard.finished_jobs()) == 4, 90)
             await all_committed(topics_ready, 4)
@@ -119,11 +120,3 @@ async def test_sigterm_finishes_what_is_in_hand_and_exits_0(
         assert not heard.abandoned
         assert 1 <= len(heard.finished) < 6
         await all_committed(topics_ready, len(heard.finished))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
