@@ -11,6 +11,7 @@ from typing import Any, Self
 from aiohttp import web
 from receiver import build_app
 
+from infra.embedded import launcher
 from infra.errors import UserError
 
 _START_TIMEOUT_S = 180.0
@@ -28,6 +29,8 @@ class Stack:
         # Settings of other installations must not reach into the demo.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VOXBUS_")}
         self._process = await asyncio.create_subprocess_exec(
+            # The launcher ties its life to ours, however we end.
+            *(sys.executable, launcher.__file__, str(os.getpid())),
             *(sys.executable, "-c", "from infra.cli import main; main()"),
             *("up", "--data-dir", str(self._data_dir), "--engine", "espeak"),
             stdout=asyncio.subprocess.PIPE,
