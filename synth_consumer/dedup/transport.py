@@ -101,6 +101,7 @@ def new_app(kafka: KafkaSettings, dedup: DedupSettings, *, partitions: int, web_
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
         producer_linger=kafka.linger_ms / 1000,
+        producer_max_batch_size=262_144,  # as in infra.kafka.clients
         producer_partitioner=DefaultPartitioner(),
         producer_request_timeout=kafka.request_timeout_ms / 1000,
         store="rocksdb://" if dedup.store == "rocksdb" else "memory://",
@@ -126,4 +127,6 @@ def new_app(kafka: KafkaSettings, dedup: DedupSettings, *, partitions: int, web_
         Consumer = OurConsumer
 
     app.transport = OurTransport(brokers, app)
+    # Beyond 100 waiting changelog messages Faust stops reading and polls every 0.1 s. What is in hand is bounded here.
+    app.producer.buffer.max_messages = 1_000_000
     return app
