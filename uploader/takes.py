@@ -72,7 +72,7 @@ class TakeStorer:
         async def progress(state: State) -> None:
             await self.outcomes.progress(job.fingerprint, job.job_id, state, context)
 
-        files = await self.maker.ensure(facts, (MASTER, *job.formats), samples, patience, progress)
+        files = await self.maker.ensure(facts, (MASTER, *job.formats), samples, patience, progress, new=stored is None)
         if self.cdn.configured:
             await progress(State.REFRESHING)
             await self.cdn.refresh([files[each].url for each in dict.fromkeys(job.formats)])
