@@ -130,6 +130,7 @@ async def bus_producer(
         enable_idempotence=settings.enable_idempotence,
         linger_ms=settings.linger_ms,
         max_request_size=max_request_bytes,
+        max_batch_size=min(_MAX_BATCH_BYTES, max_request_bytes),
         **connection_options(settings),
     )
     try:
