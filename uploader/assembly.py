@@ -69,18 +69,19 @@ def problem_of(take: Take, event: TakeFinished) -> str | None:
 
     The checksum is compared later, away from the event loop.
     """
-    if take.spoiled is not None:
-        return take.spoiled
     missing = event.chunks - sum(1 for index in take.chunks if index < event.chunks)
-    if missing:
-        return f"{missing} of {event.chunks} chunks did not arrive"
-    if len(take.chunks) > event.chunks:
-        return f"{len(take.chunks)} chunks arrived, {event.chunks} were announced"
-    if take.samples != event.samples:
-        return f"{take.samples} samples arrived, {event.samples} were announced"
-    if take.chunks and take.sample_rate != event.sample_rate:
-        return f"chunks have {take.sample_rate} Hz, {event.sample_rate} Hz were announced"
-    return None
+    problems = (
+        (take.spoiled is not None, take.spoiled),
+        ((take.job_id, take.fingerprint) != (event.job.job_id, event.job.fingerprint), "the chunks are another job's"),
+        (missing > 0, f"{missing} of {event.chunks} chunks did not arrive"),
+        (len(take.chunks) > event.chunks, f"{len(take.chunks)} chunks arrived, {event.chunks} were announced"),
+        (take.samples != event.samples, f"{take.samples} samples arrived, {event.samples} were announced"),
+        (
+            take.sample_rate != event.sample_rate,
+            f"chunks have {take.sample_rate} Hz, {event.sample_rate} Hz were announced",
+        ),
+    )
+    return next((words for present, words in problems if present), None)
 
 
 class _Recent:

@@ -67,7 +67,7 @@ class TakeStorer:
         async def samples() -> Samples:
             if ended.problem is None and facts.pcm_sha256 == ended.event.sha256:
                 return await self.pool.run(self.spool.samples, ended.take.take_id)
-            return await self.masters.samples(self.library.key_of_master(facts), patience)
+            return await self.masters.samples(self.library.key_of_master(facts), facts.pcm_sha256, patience)
 
         async def progress(state: State) -> None:
             await self.outcomes.progress(job.fingerprint, job.job_id, state, context)
