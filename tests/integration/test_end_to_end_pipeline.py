@@ -342,6 +342,24 @@ def test_ctrl_c_ends_a_command_cleanly(stack: Running) -> None:
         assert "Traceback" not in process.stderr.read()
 
 
+def test_the_example_chatbot_speaks_its_answers(stack: Running, tmp_path: Path) -> None:
+    command = [sys.executable, str(_EXAMPLES / "chatbot.py"), "--no-play", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--endpoints", str(stack.endpoints)],
+        input="你好\nwhere is my order?\nbye\nnever asked\n",
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "您好，这里是云帆商城" in done.stdout
+    assert "never asked" not in done.stdout
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["01.wav", "02.wav", "03.wav"]
+    assert all(path.read_bytes()[:4] == b"RIFF" for path in tmp_path.iterdir())
+
+
 # --- helpers ---------------------------------------------------------------------------------------
 
 
