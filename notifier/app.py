@@ -50,28 +50,30 @@ async def run(settings: NotifySettings, stop: asyncio.Event) -> None:
         producer = await stack.enter_async_context(bus_producer(settings.kafka, client_id="voxbus-notify"))
         sender = await stack.enter_async_context(open_sender(settings.notifier, signer))
         ledger = Ledger()
-        dispatcher = await stack.enter_async_context(_dispatcher(settings.notifier, sender, producer, ledger))
+        settlement = _settlement(settings.notifier, producer, ledger)
+        dispatcher = await stack.enter_async_context(_dispatcher(settings.notifier, sender, settlement))
+        intake = Intake(
+            dispatcher,
+            producer,
+            settlement,
+            ledger,
+            max_in_hand=2 * settings.notifier.max_waiting,
+            first_delay_s=settings.notifier.retry_delays_s[0],
+        )
         readiness.met("bus")
-        await _take(settings, stop, dispatcher, producer, ledger, readiness)
+        await _take(settings, stop, dispatcher, intake, ledger, readiness)
 
 
 async def _take(
     settings: NotifySettings,
     stop: asyncio.Event,
     dispatcher: Dispatcher,
-    producer: BusProducer,
+    intake: Intake,
     ledger: Ledger,
     readiness: Readiness,
 ) -> None:
     tail = DeliveryTail(settings.kafka)
     waiting = RetryWaiting(max_held=_MAX_HELD_PER_TIER)
-    intake = Intake(
-        dispatcher,
-        producer,
-        ledger,
-        max_in_hand=2 * settings.notifier.max_waiting,
-        first_delay_s=settings.notifier.retry_delays_s[0],
-    )
     fresh_hooks = GroupHooks(dispatcher, ledger, tail, lambda: None)
     retry_hooks = GroupHooks(dispatcher, ledger, tail, waiting.forget)
     drain_s = min(settings.drain_timeout_s, settings.kafka.rebalance_timeout_ms / 2000)
@@ -104,16 +106,19 @@ async def _take(
         readiness.unmet("group", "draining")
 
 
-@asynccontextmanager
-async def _dispatcher(
-    settings: NotifierSettings, sender: Sender, producer: BusProducer, ledger: Ledger
-) -> AsyncIterator[Dispatcher]:
+def _settlement(settings: NotifierSettings, producer: BusProducer, ledger: Ledger) -> BusSettlement:
     policy = RetryPolicy(settings.retry_delays_s, settings.retry_jitter, settings.max_retry_after_s)
     # Circuits may happen to be open whenever a delivery's turn comes; a few such turns are granted beyond the schedule.
-    give_up_after_s = policy.span_s + 10 * settings.breaker_max_open_s
+    return BusSettlement(producer, policy, ledger, give_up_after_s=policy.span_s + 10 * settings.breaker_max_open_s)
+
+
+@asynccontextmanager
+async def _dispatcher(
+    settings: NotifierSettings, sender: Sender, settlement: BusSettlement
+) -> AsyncIterator[Dispatcher]:
     dispatcher = Dispatcher(
         sender.send,
-        BusSettlement(producer, policy, ledger, give_up_after_s=give_up_after_s),
+        settlement,
         limits=EndpointLimits(
             max_window=settings.max_connections_per_endpoint,
             breaker_failures=settings.breaker_failures,

@@ -86,6 +86,25 @@ async def test_sigterm_drains_and_exits_clean(topics_ready: KafkaSettings, tmp_p
         assert await asyncio.wait_for(process.wait(), 20) == 0
 
 
+async def test_the_other_member_takes_over(topics_ready: KafkaSettings, tmp_path: Path) -> None:
+    """Two notifiers share the work; one is killed with deliveries in hand and others waiting."""
+    names = [f"r-{n}" for n in range(100)]
+
+    chance = random.Random(3)
+
+    async def unreliable(_request: web.Request, _before: int) -> web.StreamResponse:
+        return web.Response(status=204 if chance.random() < 0.6 else 503)
+
+    retry = {"retry_delays_s": "[0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"}
+    async with receiving(unreliable) as receiver, notifier_process(topics_ready, tmp_path / "a", **retry):
+        async with notifier_process(topics_ready, tmp_path / "b", **retry):
+            await eventually(lambda: all((tmp_path / n).read_text().count("taking completions") for n in "ab"), 40)
+            await publish_completions(topics_ready, names, receiver.url)
+            await eventually(lambda: len(receiver.attempts) > 20, 30)
+        await eventually(lambda: len(receiver.accepted) == len(names), 60)
+    assert set(receiver.accepted) == {webhook_id(name) for name in names}
+
+
 async def test_bad_receiver_and_kills_lose_nothing(topics_ready: KafkaSettings, tmp_path: Path) -> None:
     """300 completions, 30% failing, 5% hanging, the notifier killed three times in the middle of it."""
     chance = random.Random(7)

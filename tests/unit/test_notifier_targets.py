@@ -121,13 +121,12 @@ class FakeResolver(AbstractResolver):
         pass
 
 
-DELIVERY = Delivery(
-    "r-1", b"{}", "", (), None, DeliveryProgress(attempts=0, due_ms=0, release_ms=0, first_ms=0, partition=0, offset=0)
-)
+PROGRESS = DeliveryProgress(attempts=0, due_ms=0, release_ms=0, first_ms=0, partition=0, offset=0)
+DELIVERY = Delivery("r-1", b"{}", "", (), None, PROGRESS, "msg_1")
 
 
 async def attempt(
-    address: str, resolver: AbstractResolver, *, times: int = 1, close: bool = False, **settings: object
+    address: str, resolver: AbstractResolver, *, times: int = 1, **settings: object
 ) -> list[AttemptResult]:
     given = NotifierSettings(signing_secret=SecretStr(SECRET), timeout_s=5, **settings)  # type: ignore[arg-type]
     delivery = replace(DELIVERY, callback=address)

@@ -9,11 +9,11 @@ from synth_consumer.worker.suspects import LocalSuspects, Suspects, shared_suspe
 async def _story(counts: Suspects) -> list[int]:
     """A take that ended well, two that did not, and the job's end."""
     seen = []
-    await counts.begin("job")
+    seen.append(await counts.begin("job"))
     await counts.unharmed("job")
     seen.append(await counts.deaths("job"))
-    await counts.begin("job")
-    await counts.begin("job")
+    seen.append(await counts.begin("job"))
+    seen.append(await counts.begin("job"))
     seen.append(await counts.deaths("job"))
     seen.append(await counts.deaths("other"))
     await counts.forget("job")
@@ -22,13 +22,13 @@ async def _story(counts: Suspects) -> list[int]:
 
 
 async def test_takes_that_never_ended_are_counted() -> None:
-    assert await _story(LocalSuspects()) == [0, 2, 0, 0]
+    assert await _story(LocalSuspects()) == [0, 0, 0, 1, 2, 0, 0]
 
 
 @pytest.mark.integration
 async def test_counts_outlive_the_worker(redis_settings: RedisSettings) -> None:
     async with shared_suspects(redis_settings) as counts:
-        assert await _story(counts) == [0, 2, 0, 0]
+        assert await _story(counts) == [0, 0, 0, 1, 2, 0, 0]
         await counts.begin("job")
     async with shared_suspects(redis_settings) as counts:
         assert await counts.deaths("job") == 1
@@ -37,7 +37,7 @@ async def test_counts_outlive_the_worker(redis_settings: RedisSettings) -> None:
 async def test_an_absent_redis_costs_only_what_others_saw(unused_port: int) -> None:
     settings = RedisSettings.model_validate({"url": f"redis://127.0.0.1:{unused_port}/0", "timeout_s": 0.2})
     async with shared_suspects(settings) as counts:
-        assert await _story(counts) == [0, 2, 0, 0]
+        assert await _story(counts) == [0, 0, 0, 1, 2, 0, 0]
 
 
 @pytest.fixture
