@@ -52,6 +52,7 @@ class TakeStream:
         self._sample_rate = sample_rate
         self._waiting: set[asyncio.Future[object]] = set()
         self._error: BaseException | None = None
+        self._ended = False  # its good end may be on the bus; nothing may contradict it
         self.take_id = take_id
         self.chunks = 0
 
@@ -88,11 +89,12 @@ class TakeStream:
             await asyncio.wait(self._waiting)
         if self._error is not None:
             raise self._error
+        self._ended = True
         await self._desk.producer.deliver(topics.AUDIO, self._encoded(event))
 
     async def abandon(self, code: ErrorCode) -> None:
         """Say that no more comes, if anything was said at all. Not waited for: whoever reads can do without."""
-        if self.chunks == 0:
+        if self.chunks == 0 or self._ended:
             return
         event = TakeAbandoned(
             take_id=self.take_id, job_id=self._job.job_id, fingerprint=self._job.fingerprint, code=code
