@@ -1,16 +1,13 @@
 """One synthesis for many requests, every request ended once."""
 
 import time
-import uuid
 
 import pytest
 
 from infra.settings import KafkaSettings
 from schemas import topics
-from schemas.codec import encode
 from schemas.codes import Priority, State
 from schemas.outcomes import StageProgress
-from schemas.requests import SynthesisRequested
 from tests.integration.dedup_bench import bus, dedup_worker
 from tests.waiting import eventually
 
@@ -55,12 +52,7 @@ async def test_new_join_and_stored(topics_ready: KafkaSettings, tmp_path) -> Non
 async def test_ten_thousand_requests_while_one_synthesis_is_in_flight(topics_ready: KafkaSettings, tmp_path) -> None:
     async with dedup_worker(topics_ready, tmp_path) as worker, bus(topics_ready) as wire:
         began = time.monotonic()
-        ids = [uuid.uuid4().hex for _ in range(_MANY)]
-        messages = [
-            encode(SynthesisRequested(request_id=request_id, text="Ten thousand times the same."), source="test")
-            for request_id in ids
-        ]
-        await wire.producer.deliver(topics.REQUESTS, *messages)
+        ids = await wire.requests(_MANY, text="Ten thousand times the same.")
         job = await wire.job()
 
         async def all_wait() -> bool:

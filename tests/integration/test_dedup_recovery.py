@@ -19,16 +19,18 @@ async def test_killed_while_a_synthesis_is_in_flight(topics_ready: KafkaSettings
     async with bus(topics_ready) as wire:
         async with dedup_worker(topics_ready, tmp_path, **variables) as first:
             done = await wire.served(text="Stored before the kill.")
-            waiting = [await wire.request(text="Still to come.") for _ in range(20)]
+            # In batches, so that recovery must find the true end of each changelog and not some batch's beginning.
+            waiting = await wire.requests(200, text="Still to come.")
             job = await wire.job(2)
 
             async def all_wait() -> bool:
                 return bool((await first.get("/stats/"))[1]["waiters"] == len(waiting))
 
-            await eventually(all_wait, 40, "twenty waiters")
+            await eventually(all_wait, 40, "all wait")
             await first.kill()
         late = await wire.request(text="Still to come.")
         async with dedup_worker(topics_ready, tmp_path, **variables) as second:
+            assert (await second.get("/stats/"))[1]["tables"]["requests"] >= 201
             assert (await second.get(f"/requests/{done.data.request_id}/"))[1]["state"] == "completed"
             hit = await wire.request(text="Stored before the kill.")
             assert (await wire.end(hit, 60)).data.cached
