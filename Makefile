@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BENCH_ARGS ?=
+# Tests of servers and processes mostly wait, so two at a time help on two cores too; each worker has its own servers.
+PARALLEL ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,10 +68,10 @@ up: $(VENV)/.installed-run ## the embedded stack until Ctrl-C
 	@$(BIN)/voxbus up
 
 test: setup ## unit, property, contract and integration tests on the embedded servers
-	@$(BIN)/pytest --durations=10
+	@$(BIN)/pytest $(PARALLEL) --durations=10
 
 test-containers: setup ## the integration tests on Kafka, Redis and S3 in Docker containers
-	@VOXBUS_TEST_BACKEND=containers $(BIN)/pytest --durations=10 tests/integration
+	@VOXBUS_TEST_BACKEND=containers $(BIN)/pytest $(PARALLEL) --durations=10 tests/integration
 
 lint: setup ## ruff, mypy (strict), import contracts
 	@$(BIN)/ruff check .
