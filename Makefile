@@ -84,7 +84,7 @@ format: setup ## ruff format, and what ruff can mend by itself
 	@$(BIN)/ruff format .
 
 bench: setup ## the benchmarks; tables and plots in benchmarks/results/ (BENCH_ARGS=--quick for a minute each)
-	@for program in $$(grep -l '^if __name__' benchmarks/*.py); do \
+	@for program in $$(grep -l -- --quick benchmarks/*.py); do \
 		echo "== $$program"; $(BIN)/python "$$program" $(BENCH_ARGS) || exit 1; \
 	done
 
