@@ -76,7 +76,7 @@ async def _take(
     waiting = RetryWaiting(max_held=_MAX_HELD_PER_TIER)
     fresh_hooks = GroupHooks(dispatcher, ledger, tail, lambda: None)
     retry_hooks = GroupHooks(dispatcher, ledger, tail, waiting.forget)
-    drain_s = min(settings.drain_timeout_s, settings.kafka.rebalance_timeout_ms / 2000)
+    rebalance_s = settings.kafka.rebalance_timeout_ms / 2000
     async with (
         work_consumer(
             settings.kafka,
@@ -84,7 +84,7 @@ async def _take(
             group=GROUP,
             stage=STAGE,
             hooks=fresh_hooks,
-            drain_s=drain_s,
+            drain_s=rebalance_s,
         ) as fresh,
         work_consumer(
             _patient(settings.kafka),
@@ -92,18 +92,23 @@ async def _take(
             group=RETRY_GROUP,
             stage=STAGE,
             hooks=retry_hooks,
-            drain_s=drain_s,
+            drain_s=rebalance_s,
         ) as retries,
     ):
-        await run_until_stopped(
-            stop,
-            fresh=take_fresh(fresh, intake, fresh_hooks),
-            retries=waiting.run(retries, intake, retry_hooks),
-            settling=dispatcher.watch(),
-            observing=_observe(dispatcher),
-            joining=_report_joined(fresh, retries, readiness),
-        )
-        readiness.unmet("group", "draining")
+        try:
+            await run_until_stopped(
+                stop,
+                fresh=take_fresh(fresh, intake, fresh_hooks),
+                retries=waiting.run(retries, intake, retry_hooks),
+                settling=dispatcher.watch(),
+                observing=_observe(dispatcher),
+                joining=_report_joined(fresh, retries, readiness),
+            )
+        finally:
+            readiness.unmet("group", "draining")
+            # One deadline for both groups; what still hangs then is tried again after the next start.
+            await dispatcher.drain(fresh.held | retries.held, settings.drain_timeout_s)
+            await dispatcher.close()
 
 
 def _settlement(settings: NotifierSettings, producer: BusProducer, ledger: Ledger) -> BusSettlement:
