@@ -99,7 +99,7 @@ class Slot:
         ) as work:
             self._work = work
             self._book.enter(work)
-            self._on_change()  # the first assignment came while the member was still starting
+            self._on_change()
             self._pulling = True
             try:
                 await _until(stop, self._pull(work))
@@ -125,11 +125,11 @@ class Slot:
         _log.info("partitions assigned", slot=self.index, partitions=len(partitions))
         if self._sweep is not None:
             self._sweep.cancel()
-        self._sweep = asyncio.create_task(self._let_orphans_go())
-        self._on_change()
+        self._sweep = asyncio.create_task(self._settled())
 
-    async def _let_orphans_go(self) -> None:
+    async def _settled(self) -> None:
         """End takes whose partitions went to another process, once every slot here knows its own."""
+        self._on_change()  # not earlier: the member counts as assigned when its hook has returned
         await asyncio.sleep(_ORPHAN_GRACE_S)
         for running in self._book.orphans():
             _log.info("take let go, its partition went elsewhere", slot=self.index, job_id=running.job.job_id)

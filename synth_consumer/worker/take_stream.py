@@ -52,7 +52,7 @@ class TakeStream:
         self._sample_rate = sample_rate
         self._waiting: set[asyncio.Future[object]] = set()
         self._error: BaseException | None = None
-        self._ended = False  # its good end may be on the bus; nothing may contradict it
+        self._ended = False  # an end was sent, or is not needed: nothing may follow it
         self.take_id = take_id
         self.chunks = 0
 
@@ -70,6 +70,9 @@ class TakeStream:
         try:
             if self._error is not None:
                 raise self._error
+            if self._ended:  # given up while this chunk waited
+                self._desk.unsent.release()
+                return
             future = await self._desk.producer.send(topics.AUDIO, self._message(audio))
         except BaseException:
             self._desk.unsent.release()
@@ -94,7 +97,10 @@ class TakeStream:
 
     async def abandon(self, code: ErrorCode) -> None:
         """Say that no more comes, if anything was said at all. Not waited for: whoever reads can do without."""
-        if self.chunks == 0 or self._ended:
+        if self._ended:
+            return
+        self._ended = True
+        if self.chunks == 0:
             return
         event = TakeAbandoned(
             take_id=self.take_id, job_id=self._job.job_id, fingerprint=self._job.fingerprint, code=code
