@@ -70,10 +70,10 @@ def voxbus() -> None:
     """
 
 
-def main() -> None:
-    """Entry point: errors meant for people end as one line on standard error and a non-zero exit."""
+def run_alone(command: click.Command) -> None:
+    """Run a command as a program: errors meant for people end as one line on standard error and a non-zero exit."""
     try:
-        voxbus(standalone_mode=False)
+        command(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -82,3 +82,8 @@ def main() -> None:
     except UserError as error:
         click.echo(f"voxbus: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def main() -> None:
+    """Entry point of `voxbus`."""
+    run_alone(voxbus)

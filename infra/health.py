@@ -58,15 +58,16 @@ async def health_server(settings: HealthSettings, readiness: Readiness) -> Async
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    runner = web.AppRunner(app, access_log=None)
+    # Scrapers keep connections open; they are not waited for at the end.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port, shutdown_timeout=1.0)
     try:
-        await site.start()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); set VOXBUS_HEALTH__PORT"
+            ) from None
         yield int(runner.addresses[0][1])
-    except OSError as error:
-        raise UserError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); set VOXBUS_HEALTH__PORT"
-        ) from None
     finally:
         await runner.cleanup()

@@ -13,7 +13,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from infra.settings import LogSettings
 
-_KEPT_OUT = ("text", "callback_url", "callbackurl")
+_TEXTS = ("text",)
+_SECRETS = ("callback_url", "callbackurl")  # such addresses carry tokens
 
 
 def configure(settings: LogSettings, *, stage: str, stream: TextIO | None = None) -> None:
@@ -32,8 +33,7 @@ def configure(settings: LogSettings, *, stage: str, stream: TextIO | None = None
         _with_stage(stage),
         structlog.processors.format_exc_info,
     ]
-    if not settings.texts:
-        shared.append(_without_texts)
+    shared.append(_without(_SECRETS if settings.texts else _TEXTS + _SECRETS))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -60,7 +60,8 @@ def configure(settings: LogSettings, *, stage: str, stream: TextIO | None = None
 
 def get_logger(module: str) -> FilteringBoundLogger:
     """A logger that names its module."""
-    logger: FilteringBoundLogger = structlog.get_logger(module).bind(module=module)
+    # Initial values and not `bind`: modules ask at import, and `bind` would freeze the settings of that moment.
+    logger: FilteringBoundLogger = structlog.get_logger(module, module=module)
     return logger
 
 
@@ -78,7 +79,10 @@ def _with_stage(stage: str) -> structlog.typing.Processor:
     return add
 
 
-def _without_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for name in _KEPT_OUT:
-        event.pop(name, None)
-    return event
+def _without(names: tuple[str, ...]) -> structlog.typing.Processor:
+    def remove(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        for name in names:
+            event.pop(name, None)
+        return event
+
+    return remove

@@ -63,6 +63,8 @@ def load_catalogue(path: str | None = None) -> Catalogue:
         return Catalogue.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"voice catalogue {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"voice catalogue {file} is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"voice catalogue {file} is not TOML: {error}") from None
     except ValidationError as error:

@@ -2,34 +2,22 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Protocol
+from typing import IO
 
 from infra.lifecycle import Deadline
 from producers.client import Pending, SpeechClient
-from producers.connection import ClientSettings
 from producers.drafts import draft, fields_of_line, unknown_fields
-from producers.errors import RequestInvalidError, SpeechFailedError, SpeechTimeoutError
-from producers.terminal import note, progress_bar
+from producers.errors import RequestInvalidError, SpeechFailedError
+from producers.lines import MAX_LINE_BYTES, Line, line_batches
 from schemas.completions import CompletionData
 from schemas.requests import SynthesisRequested
 
-# Well above the longest valid request (10,000 characters, each up to 12 bytes as \\u escapes, and the metadata).
-_MAX_LINE_BYTES = 262_144
-# Lines checked and sent together; bounds what is held of a long file.
-_BATCH_LINES = 1_000
 # Bad lines named one by one; the rest is only counted.
 _MAX_NAMED = 100
-
-
-class Lines(Protocol):
-    """An open binary file."""
-
-    def readline(self, size: int = -1, /) -> bytes:
-        """Up to and including the next newline, at most `size` bytes; empty at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +44,11 @@ class Summary:
     """By code, or by status where there is none."""
     audio_s: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def ends(self) -> int:
+        """Requests whose end is known, or no longer waited for."""
+        return self.completed + self.failed.total() + self.unfinished
 
     @property
     def good(self) -> bool:
@@ -91,97 +84,92 @@ class Summary:
         return ", ".join(parts) + f", in {self.seconds:.1f} s"
 
 
-async def publish_lines(settings: ClientSettings, file: Lines, options: BatchOptions) -> Summary:
-    """Publish every good line of a file.
-
-    Raises:
-        ServerUnavailableError: Kafka does not answer.
-        PublishError: the bus stopped taking messages.
-    """
-    summary = Summary()
-    clock = Deadline(options.timeout_s)
-    with progress_bar(unit="requests") as progress:
-        task = progress.add_task("publishing", total=None)
-        async with SpeechClient(settings.kafka, client_id="voxbus-publish") as speech:
-            waits: list[asyncio.Task[None]] = []
-            try:
-                for batch in _batches(_requests(file, options, summary), whole=options.strict):
-                    if options.strict and summary.bad_lines:
-                        break
-                    if options.wait:
-                        pending = await speech.submit_many(batch)
-                        waits += [asyncio.create_task(_count(one, clock, summary)) for one in pending]
-                        for wait in waits[-len(pending) :]:
-                            wait.add_done_callback(lambda _: progress.advance(task))
-                    else:
-                        await speech.publish_many(batch)
-                    summary.published += len(batch)
-                    progress.update(
-                        task, total=summary.published, completed=None if options.wait else summary.published
-                    )
-                progress.update(task, description="waiting" if options.wait else "published")
-                await asyncio.gather(*waits)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-                await asyncio.gather(*waits, return_exceptions=True)
-    summary.seconds = clock.budget_s - clock.remaining_s if not clock.passed else clock.budget_s
-    return summary
+OnProgress = Callable[[Summary], None]
 
 
-async def _count(pending: Pending, clock: Deadline, summary: Summary) -> None:
-    try:
-        summary.ended(await pending.completion(timeout_s=clock.remaining_s))
-    except SpeechFailedError as error:
-        summary.failed[str(error.code or error.completion.status)] += 1
-    except SpeechTimeoutError:
-        summary.unfinished += 1
+class Batch:
+    """One file on its way. `say` takes lines for people; `progress` is called as requests are published and end."""
 
+    def __init__(
+        self, speech: SpeechClient, options: BatchOptions, *, say: Callable[[str], None], progress: OnProgress
+    ) -> None:
+        self._speech = speech
+        self._options = options
+        self._say = say
+        self._progress = progress
+        self._clock = Deadline(options.timeout_s)
+        self._waits: set[asyncio.Task[None]] = set()
+        self.summary = Summary()
 
-def _batches(requests: Iterator[SynthesisRequested], *, whole: bool) -> Iterator[list[SynthesisRequested]]:
-    """Lists of bounded length; all in one when nothing may be sent before the last line was seen."""
-    batch: list[SynthesisRequested] = []
-    for request in requests:
-        batch.append(request)
-        if len(batch) >= _BATCH_LINES and not whole:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    async def publish(self, file: IO[bytes]) -> Summary:
+        """Publish every good line, and wait for the ends when asked to.
 
-
-def _requests(file: Lines, options: BatchOptions, summary: Summary) -> Iterator[SynthesisRequested]:
-    for number, line in _numbered(file):
-        summary.lines += 1
+        Raises:
+            PublishError: the bus stopped taking messages.
+        """
+        started = time.monotonic()
         try:
-            yield _request(number, line, options)
-        except RequestInvalidError as error:
-            summary.bad_lines += 1
-            if summary.bad_lines <= _MAX_NAMED:
-                note(f"line {number}: {error}")
-    if summary.bad_lines > _MAX_NAMED:
-        note(f"… and {summary.bad_lines - _MAX_NAMED} more bad lines")
+            await self._publish_lines(file)
+            if self._waits:
+                await asyncio.wait(self._waits)
+        finally:
+            for wait in self._waits:
+                wait.cancel()
+            await asyncio.gather(*self._waits, return_exceptions=True)
+        self.summary.seconds = time.monotonic() - started
+        return self.summary
 
+    async def _publish_lines(self, file: IO[bytes]) -> None:
+        held: list[SynthesisRequested] = []
+        async for lines in line_batches(file):
+            requests = self._requests(lines)
+            if self._options.strict:
+                held += requests
+            else:
+                await self._send(requests)
+        if self.summary.bad_lines > _MAX_NAMED:
+            self._say(f"… and {self.summary.bad_lines - _MAX_NAMED} more bad lines")
+        if held and not self.summary.bad_lines:
+            await self._send(held)
 
-def _request(number: int, line: bytes, options: BatchOptions) -> SynthesisRequested:
-    if len(line) > _MAX_LINE_BYTES:
-        raise RequestInvalidError(f"is longer than {_MAX_LINE_BYTES} bytes")
-    data = fields_of_line(line)
-    for name in unknown_fields(data):
-        if options.strict:
-            raise RequestInvalidError("is not a field of a request", name)
-        note(f"line {number}: {name[:64]!r} is not a field of a request; ignored")
-    return draft({**options.defaults, **data})
+    async def _send(self, requests: list[SynthesisRequested]) -> None:
+        if self._options.wait:
+            for pending in await self._speech.submit_many(requests):
+                wait = asyncio.create_task(self._ended(pending))
+                self._waits.add(wait)
+                wait.add_done_callback(self._waits.discard)
+        else:
+            await self._speech.publish_many(requests)
+        self.summary.published += len(requests)
+        self._progress(self.summary)
 
+    async def _ended(self, pending: Pending) -> None:
+        try:
+            self.summary.ended(await pending.completion(timeout_s=self._clock.remaining_s))
+        except SpeechFailedError as error:
+            self.summary.failed[str(error.code or error.completion.status)] += 1
+        except Exception:  # too late, or the bus is gone: either way this end was not seen
+            self.summary.unfinished += 1
+        self._progress(self.summary)
 
-def _numbered(file: Lines) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers from 1, empty ones left out; a line that is too long is cut just past the limit."""
-    for number in count(1):
-        line = file.readline(_MAX_LINE_BYTES + 1)
-        if not line:
-            return
-        rest = line
-        while len(rest) > _MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = file.readline(_MAX_LINE_BYTES + 1)
-        if line.strip():
-            yield number, line
+    def _requests(self, lines: list[Line]) -> list[SynthesisRequested]:
+        requests = []
+        for line in lines:
+            self.summary.lines += 1
+            try:
+                requests.append(self._request(line))
+            except RequestInvalidError as error:
+                self.summary.bad_lines += 1
+                if self.summary.bad_lines <= _MAX_NAMED:
+                    self._say(f"line {line.number}: {error}")
+        return requests
+
+    def _request(self, line: Line) -> SynthesisRequested:
+        if line.content is None:
+            raise RequestInvalidError(f"is longer than {MAX_LINE_BYTES} bytes")
+        data = fields_of_line(line.content)
+        for name in unknown_fields(data):
+            if self._options.strict:
+                raise RequestInvalidError("is not a field of a request", name[:64])
+            self._say(f"line {line.number}: {name[:64]!r} is not a field of a request; ignored")
+        return draft({**self._options.defaults, **data})

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import IO
 
 import click
 
 from infra.errors import UserError
 from infra.kafka.topics import TopicState, ensure_topics
-from producers.batch import BatchOptions, publish_lines
+from producers.batch import Batch, BatchOptions, Summary
 from producers.client import SpeechClient
 from producers.connection import ClientSettings, client_settings, endpoints_option
 from producers.download import download
@@ -133,7 +134,7 @@ def _without_none(
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON line.")
 @endpoints_option
 def publish(
-    file: click.utils.LazyFile,
+    file: IO[bytes],
     wait: bool,
     strict: bool,
     priority: str | None,
@@ -159,10 +160,22 @@ def publish(
         defaults={name: value for name, value in defaults.items() if value is not None},
         timeout_s=timeout_s,
     )
-    summary = run(publish_lines(client_settings(endpoints), file, options))
+    summary = run(_publish(client_settings(endpoints), file, options))
     click.echo(summary.as_json() if as_json else summary.as_text(waited=wait))
     if not summary.good:
         sys.exit(1)
+
+
+async def _publish(settings: ClientSettings, file: IO[bytes], options: BatchOptions) -> Summary:
+    with progress_bar(unit="requests") as progress:
+        task = progress.add_task("waiting" if options.wait else "publishing", total=None)
+
+        def show(summary: Summary) -> None:
+            done = summary.ends if options.wait else summary.published
+            progress.update(task, total=summary.published, completed=done)
+
+        async with SpeechClient(settings.kafka, client_id="voxbus-publish") as speech:
+            return await Batch(speech, options, say=note, progress=show).publish(file)
 
 
 @click.command()

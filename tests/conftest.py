@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 from aiobotocore.session import get_session
 
@@ -21,6 +22,13 @@ from tests.backends.servers import Servers
 
 _BACKENDS = ("embedded", "containers", "external")
 _PARTITIONS = 4  # enough for two workers to share; creating topics costs time per partition
+
+
+# Time per example says more about what else the machine does than about the code.
+hypothesis.settings.register_profile(
+    "voxbus", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("voxbus")
 
 
 def pytest_configure(config: pytest.Config) -> None:

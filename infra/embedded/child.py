@@ -26,6 +26,8 @@ class ChildSpec:
     """Names that must be ready before."""
     prepare: Callable[[], None] = field(default=lambda: None)
     """Called before each start."""
+    cleanup: Callable[[], None] = field(default=lambda: None)
+    """Called after each end."""
     start_timeout_s: float = 30.0
     stop_timeout_s: float = 10.0
 

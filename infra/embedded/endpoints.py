@@ -1,5 +1,6 @@
 """Where a running stack answers: the line `voxbus up` prints, the file it leaves, the settings a client makes of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from infra.embedded.credentials import s3_credentials
 from infra.embedded.files import write_atomically
 from infra.errors import UserError
+from infra.settings import KafkaSettings, SettingsError
 
 DEFAULT_PATH = Path(".voxbus/endpoints.json")
 # Tansu answers a fetch only when its wait is over; 20 ms is the middle between a slow hop and an idle burn.
 FETCH_MAX_WAIT_MS = 20
+_KAFKA = "VOXBUS_KAFKA__"
 
 
 class Endpoints(BaseModel):
@@ -91,3 +94,17 @@ def as_environment(endpoints: Endpoints) -> dict[str, str]:
         "VOXBUS_S3__SECRET_ACCESS_KEY": credentials.secret_access_key,
         "VOXBUS_S3__CREATE_BUCKET": "true",
     }
+
+
+def kafka_settings(environment: Mapping[str, str]) -> KafkaSettings:
+    """The bus's settings out of variables that are not (yet) this process's own.
+
+    Raises:
+        SettingsError: one of them is not valid.
+    """
+    given = {name: value for name, value in environment.items() if name.startswith(_KAFKA)}
+    try:
+        return KafkaSettings.model_validate({name.removeprefix(_KAFKA).lower(): value for name, value in given.items()})
+    except ValidationError as error:
+        lines = [f"  {_KAFKA}{'__'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("settings are not valid:\n" + "\n".join(lines)) from None

@@ -15,14 +15,15 @@ LOG_LIMIT_BYTES = 8 * 1024 * 1024
 _LOCK_PATIENCE_S = 5.0
 
 
-def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Write so that a reader, or a power cut, sees the old or the new content and nothing between."""
+def write_atomically(path: Path, text: str, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Write so that a reader sees the old or the new content, never a part; after a power cut too if `durable`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     draft.replace(path)
 
 
@@ -58,6 +59,11 @@ class DataDirectory:
     def secrets(self) -> Path:
         """Folder of generated credentials, mode 0600 each."""
         return self.root / "secrets"
+
+    @property
+    def signing_secret(self) -> Path:
+        """The webhooks' secret."""
+        return self.secrets / "signing_secret"
 
     @property
     def ports(self) -> Path:

@@ -65,6 +65,10 @@ class PortBook:
                 return self._keep(name, port, and_above)
         raise NoFreePortError(f"no free port found for {name} between {_FIRST} and {_LAST}")
 
+    def known(self, name: str) -> int:
+        """The port a name was given before."""
+        return self._ports[name]
+
     def _usable(self, port: int, and_above: int) -> bool:
         ports = {port, port + and_above}
         return not ports & self._given and all(is_free(each) for each in ports)

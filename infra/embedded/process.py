@@ -76,12 +76,12 @@ async def start(spec: ChildSpec, guard: Guardian, *, lock: int | None = None) ->
     return process
 
 
-async def end(process: asyncio.subprocess.Process, guard: Guardian, *, timeout_s: float) -> None:
+async def end(process: asyncio.subprocess.Process, spec: ChildSpec, guard: Guardian) -> None:
     """SIGTERM to the child, which then drains; SIGKILL to whatever of its group is left after it or the deadline."""
     try:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        await asyncio.wait_for(process.wait(), timeout_s)
+        await asyncio.wait_for(process.wait(), spec.stop_timeout_s)
     except TimeoutError:
         pass
     finally:
@@ -89,3 +89,4 @@ async def end(process: asyncio.subprocess.Process, guard: Guardian, *, timeout_s
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         guard.discard(process.pid)
+        spec.cleanup()

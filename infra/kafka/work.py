@@ -7,7 +7,7 @@ partitions are let go.
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -21,6 +21,8 @@ from infra.logging import get_logger
 from infra.settings import KafkaSettings
 
 _log = get_logger(__name__)
+
+_NOWHERE = TopicPartition("", -1)
 
 
 class AssignmentHooks(Protocol):
@@ -59,18 +61,41 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._assigned = asyncio.Event()
         self._commit_lock = asyncio.Lock()
 
-    async def fetch(self, *, max_records: int, timeout_s: float = 0.2) -> list[ConsumerRecord]:
+    async def fetch(
+        self, *, max_records: int, timeout_s: float = 0.2, topics: Collection[str] | None = None
+    ) -> list[ConsumerRecord]:
         """The next records of all partitions that are not paused; possibly none.
 
-        Call it again and again even when everything is paused: a member that stops asking is put out of its group.
+        Call it again and again even when nothing more can be taken: a member that stops asking is put out of its
+        group. Leaving topics out keeps what was already fetched of them; pausing them throws it away.
+
+        Args:
+            max_records: bound of the answer.
+            timeout_s: how long to wait for the first one. Longer while the group is being rebalanced.
+            topics: names without namespace; None for all, empty to be only seen alive.
         """
-        batches = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        handed_out: list[ConsumerRecord] = []
-        for partition, records in batches.items():
-            # A partition revoked while the records were on their way belongs to somebody else now.
-            handed_out.extend(r for r in records if self._book.start(partition, r.offset))
+        wanted: Collection[TopicPartition] = ()
+        if topics is not None:
+            # No partition means all partitions to the client, so asking for none names one that does not exist.
+            wanted = self._partitions_of(topics) or (_NOWHERE,)
+        batches = await self._consumer.getmany(*wanted, timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        handed_out = [r for partition, records in batches.items() for r in self._hand_out(partition, records)]
         metrics.IN_FLIGHT.labels(self._stage).set(self._book.in_flight())
         return handed_out
+
+    def _hand_out(self, partition: TopicPartition, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
+        if partition not in self._held:
+            # Just assigned, and read before `on_partitions_assigned` ran: they must be read again, not skipped.
+            with suppress(IllegalStateError):
+                self._consumer.seek(partition, records[0].offset)
+            return []
+        if self._book.start_all(partition, [record.offset for record in records]):
+            return records
+        # Only a log that began anew (topic made again, offsets out of range) hands out what was handed out before.
+        _log.warning("the log of a partition began anew", topic=partition.topic, partition=partition.partition)
+        self._book.assign(partition)
+        self._book.start_all(partition, [record.offset for record in records])
+        return records
 
     def finish(self, record: ConsumerRecord) -> None:
         """The work a record stood for is done, and all that follows from it is durable."""
@@ -84,6 +109,11 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
     def held(self) -> frozenset[TopicPartition]:
         """Partitions held now."""
         return self._held
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether the group has settled for this member; False from a revoke to the next assignment."""
+        return self._assigned.is_set()
 
     @property
     def in_flight(self) -> int:
@@ -147,8 +177,9 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         self._held = frozenset(assigned)
         for partition in self._held:
             self._book.assign(partition)
-        await self._hooks.assigned(self._held)
+        # Set first: a hook that reports readiness asks for it.
         self._assigned.set()
+        await self._hooks.assigned(self._held)
 
     def _partitions_of(self, topics: Collection[str] | None) -> list[TopicPartition]:
         if topics is None:
@@ -167,6 +198,7 @@ async def work_consumer(
     hooks: AssignmentHooks | None = None,
     drain_s: float = 10.0,
     commit_every_s: float = 0.5,
+    prefetch_bytes: int | None = None,
 ) -> AsyncIterator[WorkConsumer]:
     """A member of `group` on `topics`, committing as work finishes; on leaving it drains, commits and says goodbye.
 
@@ -178,11 +210,12 @@ async def work_consumer(
         hooks: what happens when partitions come and go.
         drain_s: budget of one drain, below the group's `rebalance_timeout_ms`.
         commit_every_s: how often finished work is committed.
+        prefetch_bytes: bound of what is fetched ahead of one partition; the client's 1 MiB when None.
 
     Raises:
         ServerUnavailableError: the bus does not answer.
     """
-    consumer = new_consumer(settings, group=group, client_id=f"voxbus-{stage}")
+    consumer = new_consumer(settings, group=group, client_id=f"voxbus-{stage}", prefetch_bytes=prefetch_bytes)
     hooks = hooks or NoHooks()
     work = WorkConsumer(consumer, settings, stage=stage, hooks=hooks, drain_s=drain_s)
     consumer.subscribe([settings.namespace + topic for topic in topics], listener=work)

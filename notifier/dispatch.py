@@ -1,0 +1,214 @@
+"""Shares connections among endpoints, so that one that hangs costs the others nothing.
+
+Deliveries queue per endpoint and take turns; a queue may hold no more than the room that is left for all, so it
+shrinks as the whole fills. What finds no place, or meets an open circuit, is put off to the retry topics instead of
+waiting here.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiokafka import TopicPartition
+
+from notifier import metrics
+from notifier.attempt import Answer, AttemptResult
+from notifier.delivery import Delivery
+from notifier.endpoint import Breaker, Endpoint, EndpointLimits
+from notifier.settings import Network
+from notifier.targets import Target, TargetRefusedError, read_target
+
+# Endpoints remembered; past it those are forgotten that have nothing to do.
+_MAX_ENDPOINTS = 4_096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Errand:
+    """A delivery in hand, and the partition its record came from."""
+
+    delivery: Delivery
+    partition: TopicPartition
+    done: Callable[[], None]
+    """To be called once all that follows is durable."""
+
+
+class Settlement(Protocol):
+    """What is done with the outcome of an errand."""
+
+    async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
+        """An attempt was made: publish what follows, then call the errand done."""
+
+    async def put_off(self, errand: Errand, delay_s: float) -> None:
+        """No attempt was made: let the delivery wait on the bus, then call the errand done."""
+
+
+class _Lineup:
+    """One endpoint's queue."""
+
+    def __init__(self, name: str, state: Endpoint) -> None:
+        self.name = name
+        self.state = state
+        self.queue: deque[tuple[Errand, Target]] = deque()
+        self.running = 0
+        self.listed = False  # stands in the dispatcher's round
+
+    @property
+    def idle(self) -> bool:
+        return not self.queue and not self.running
+
+
+class Dispatcher:
+    """Runs attempts within the bounds. `submit` never waits."""
+
+    def __init__(
+        self,
+        send: Callable[[Delivery, Target], Awaitable[AttemptResult]],
+        settlement: Settlement,
+        *,
+        limits: EndpointLimits,
+        allowed: tuple[Network, ...] = (),
+        max_connections: int = 512,
+        max_waiting: int = 4_000,
+    ) -> None:
+        self._send = send
+        self._settlement = settlement
+        self._limits = limits
+        self._allowed = allowed
+        self._max_connections = max_connections
+        self._max_waiting = max_waiting
+        self._lineups: dict[str, _Lineup] = {}
+        self._round: deque[_Lineup] = deque()
+        self._running = 0
+        self._queued = 0
+        self._tasks: dict[asyncio.Task[None], TopicPartition] = {}
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries queued, running, or being settled."""
+        return self._queued + len(self._tasks)
+
+    async def watch(self) -> None:
+        """Wait for ever; raise when an outcome could not be published, since then nothing may be taken any more."""
+        await asyncio.shield(self._failed)
+
+    def submit(self, errand: Errand) -> None:
+        """Take a delivery whose attempt is due."""
+        try:
+            target = read_target(errand.delivery.callback, self._allowed)
+        except TargetRefusedError as error:
+            refused = AttemptResult(Answer.REFUSED, error=str(error))
+            self._spawn(errand, self._settlement.settle(errand, "", refused))
+            return
+        lineup = self._lineup(target.endpoint)
+        now = time.monotonic()
+        if lineup.state.breaker(now) is Breaker.OPEN:
+            self._put_off(lineup, errand, "circuit open", now)
+        elif len(lineup.queue) >= self._max_waiting - self._queued:
+            self._put_off(lineup, errand, "queue full", now)
+        else:
+            lineup.queue.append((errand, target))
+            self._queued += 1
+            self._list(lineup)
+            self._pump()
+
+    async def drain(self, partitions: Iterable[TopicPartition], timeout_s: float) -> None:
+        """Forget what is queued of these partitions, and wait until what runs of them has ended, or the time is up."""
+        gone = frozenset(partitions)
+        for lineup in self._lineups.values():
+            kept = [entry for entry in lineup.queue if entry[0].partition not in gone]
+            self._queued -= len(lineup.queue) - len(kept)
+            lineup.queue = deque(kept)
+        running = [task for task, partition in self._tasks.items() if partition in gone]
+        if running:
+            await asyncio.wait(running, timeout=timeout_s)
+
+    async def close(self) -> None:
+        """Cancel what still runs."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._failed.done():
+            self._failed.exception()
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        now = time.monotonic()
+        states = Counter(lineup.state.breaker(now) for lineup in self._lineups.values())
+        for state in Breaker:
+            metrics.BREAKERS.labels(state).set(states[state])
+        metrics.QUEUED.set(self._queued)
+        metrics.RUNNING.set(self._running)
+
+    def _lineup(self, name: str) -> _Lineup:
+        lineup = self._lineups.get(name)
+        if lineup is None:
+            now = time.monotonic()
+            if len(self._lineups) >= _MAX_ENDPOINTS:
+                self._lineups = {
+                    known: line
+                    for known, line in self._lineups.items()
+                    if not line.idle or line.state.breaker(now) is Breaker.OPEN
+                }
+            lineup = self._lineups[name] = _Lineup(name, Endpoint(self._limits, now))
+        return lineup
+
+    def _list(self, lineup: _Lineup) -> None:
+        if not lineup.listed and lineup.queue:
+            lineup.listed = True
+            self._round.append(lineup)
+
+    def _pump(self) -> None:
+        """Start what may start: one of each endpoint in turn, while there are connections."""
+        now = time.monotonic()
+        while self._round and self._running < self._max_connections:
+            lineup = self._round.popleft()
+            lineup.listed = False
+            if not lineup.queue or lineup.running >= lineup.state.window(now):
+                continue  # comes back when an attempt of its own ends
+            errand, target = lineup.queue.popleft()
+            self._queued -= 1
+            self._running += 1
+            lineup.running += 1
+            self._spawn(errand, self._attempt(lineup, errand, target))
+            self._list(lineup)
+
+    async def _attempt(self, lineup: _Lineup, errand: Errand, target: Target) -> None:
+        try:
+            result = await self._send(errand.delivery, target)
+        finally:
+            lineup.running -= 1
+            self._running -= 1
+        now = time.monotonic()
+        metrics.ATTEMPTS.labels(result.answer).inc()
+        metrics.ATTEMPT_SECONDS.observe(result.latency_s)
+        if lineup.state.note(result, now):
+            self._flush(lineup, now)
+        self._list(lineup)
+        self._pump()
+        await self._settlement.settle(errand, lineup.name, result)
+
+    def _flush(self, lineup: _Lineup, now: float) -> None:
+        self._queued -= len(lineup.queue)
+        waiting, lineup.queue = lineup.queue, deque()
+        for errand, _target in waiting:
+            self._put_off(lineup, errand, "circuit open", now)
+
+    def _put_off(self, lineup: _Lineup, errand: Errand, reason: str, now: float) -> None:
+        metrics.PUT_OFF.labels(reason).inc()
+        delay_s = lineup.state.put_off_s(len(lineup.queue), now)
+        self._spawn(errand, self._settlement.put_off(errand, delay_s))
+
+    def _spawn(self, errand: Errand, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks[task] = errand.partition
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled() and task.exception() is not None and not self._failed.done():
+            self._failed.set_exception(task.exception() or RuntimeError)

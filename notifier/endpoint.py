@@ -1,0 +1,113 @@
+"""What is known of one endpoint (host and port): how much it may be given at once, and whether to leave it alone.
+
+Pure: the time is an argument, in seconds of a monotonic clock.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from notifier.attempt import AttemptResult
+
+# An endpoint that has not answered yet.
+_FIRST_WINDOW = 8
+# Deliveries a second assumed of an endpoint until it is known better, and the slowest that is reckoned with.
+_FASTEST_RATE = 1_000.0
+_SLOWEST_RATE = 20.0
+# Weight of the newest attempt in the mean duration.
+_NEWEST = 0.1
+
+
+class Breaker(StrEnum):
+    """State of a circuit."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    PROBING = "probing"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLimits:
+    """Bounds that all endpoints share."""
+
+    max_window: int = 64
+    breaker_failures: int = 10
+    open_s: float = 1.0
+    max_open_s: float = 60.0
+    patience_s: float = 15.0
+    """Without an answer for this long, a failure halves what the endpoint is given at once."""
+
+
+class Endpoint:
+    """The state of one endpoint."""
+
+    def __init__(self, limits: EndpointLimits, now: float) -> None:
+        self._limits = limits
+        self._window = float(min(_FIRST_WINDOW, limits.max_window))
+        self._failures = 0
+        self._open_until: float | None = None
+        self._open_s = limits.open_s
+        self._last_answer = now
+        self._mean_s = 0.0
+        self._last_turn = now
+
+    def breaker(self, now: float) -> Breaker:
+        """Whether deliveries may go there now; while probing, one at a time."""
+        if self._open_until is None:
+            return Breaker.CLOSED
+        return Breaker.OPEN if now < self._open_until else Breaker.PROBING
+
+    def window(self, now: float) -> int:
+        """How many attempts may run at once."""
+        match self.breaker(now):
+            case Breaker.OPEN:
+                return 0
+            case Breaker.PROBING:
+                return 1
+            case _:
+                return int(self._window)
+
+    def note(self, result: AttemptResult, now: float) -> bool:
+        """Learn from an attempt.
+
+        Returns:
+            Whether the circuit opened by it: what waits for this endpoint should wait elsewhere.
+        """
+        self._mean_s += _NEWEST * (result.latency_s - self._mean_s)
+        if result.alive:
+            self._failures = 0
+            self._open_until = None
+            self._open_s = self._limits.open_s
+            self._last_answer = now
+            self._window = min(float(self._limits.max_window), self._window + 1)
+            return False
+        self._failures += 1
+        if now - self._last_answer >= self._limits.patience_s:
+            self._window = max(1.0, self._window / 2)
+        return self._trip(now)
+
+    def put_off_s(self, queued: int, now: float) -> float:
+        """In how many seconds one more delivery should come again: after the pause, at its turn.
+
+        Turns are spaced by the endpoint's own rate, so that a thousand put off at once do not return at once.
+
+        Args:
+            queued: deliveries that wait for it in memory.
+            now: the moment.
+        """
+        free_at = max(now, self._open_until or now) + queued / self._rate
+        self._last_turn = max(self._last_turn, free_at) + 1 / self._rate
+        return self._last_turn - now
+
+    def _trip(self, now: float) -> bool:
+        probing = self.breaker(now) is Breaker.PROBING
+        if not probing and (self._open_until is not None or self._failures < self._limits.breaker_failures):
+            return False
+        if probing:
+            self._open_s = min(self._limits.max_open_s, self._open_s * 2)
+        self._open_until = now + self._open_s
+        return True
+
+    @property
+    def _rate(self) -> float:
+        """Deliveries a second it can take, by Little's law: what runs at once over how long each takes."""
+        return min(_FASTEST_RATE, max(_SLOWEST_RATE, self._window / max(self._mean_s, 1e-6)))

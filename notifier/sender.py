@@ -1,0 +1,128 @@
+"""Makes one attempt over HTTP: no redirects, no cookies, no proxies, a small answer, one deadline."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from notifier.attempt import Answer, AttemptResult, answer_of
+from notifier.delivery import Delivery
+from notifier.resolver import CheckedResolver
+from notifier.retry import retry_after_s
+from notifier.settings import NotifierSettings
+from notifier.signing import Signer
+from notifier.targets import Target, TargetRefusedError
+from schemas.base import utc_now
+
+_ABORT = "abort-message"
+# The status decides; a body that drips does not keep a connection.
+_BODY_S = 1.0
+_USER_AGENT = f"voxbus/{version('voxbus')}"
+
+
+class Sender:
+    """Posts signed completions. Make one with `open_sender`."""
+
+    def __init__(self, session: aiohttp.ClientSession, signer: Signer, max_response_bytes: int) -> None:
+        self._session = session
+        self._signer = signer
+        self._max_response_bytes = max_response_bytes
+
+    async def send(self, delivery: Delivery, target: Target) -> AttemptResult:
+        """Make one attempt. Every failure is a result; nothing but cancellation is raised."""
+        began = time.monotonic()
+        try:
+            result = await self._post(delivery, target)
+        except TargetRefusedError as error:
+            result = AttemptResult(Answer.REFUSED, error=str(error))
+        except TimeoutError:
+            result = AttemptResult(Answer.TIMEOUT, error="no answer in time")
+        except aiohttp.ClientConnectorDNSError:
+            result = AttemptResult(Answer.CONNECTION, error="its name is not known")
+        except (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError):
+            result = AttemptResult(Answer.TLS, error="no trusted TLS connection")
+        except aiohttp.ClientConnectorError:
+            result = AttemptResult(Answer.CONNECTION, error="no connection")
+        except (aiohttp.ServerDisconnectedError, ConnectionError):
+            result = AttemptResult(Answer.CONNECTION, error="the connection broke")
+        except (aiohttp.ClientError, ValueError, OSError) as error:
+            result = AttemptResult(Answer.PROTOCOL, error=f"not an HTTP answer ({type(error).__name__})")
+        return _timed(result, time.monotonic() - began)
+
+    async def _post(self, delivery: Delivery, target: Target) -> AttemptResult:
+        now = utc_now()
+        headers = self._signer.headers(delivery.webhook_id, delivery.body, now)
+        async with self._session.post(
+            target.url, data=delivery.body, headers=headers, allow_redirects=False
+        ) as response:
+            status = response.status
+            answer = answer_of(status)
+            overloaded = status in {429, 503}
+            result = AttemptResult(
+                answer,
+                status=status,
+                error=None if answer is Answer.SUCCESS else f"HTTP status {status}",
+                retry_after_s=retry_after_s(response.headers.get("retry-after"), now) if overloaded else None,
+                aborted=response.headers.get("webhook-delivery", "").strip().lower() == _ABORT,
+            )
+            await self._discard(response)
+        return result
+
+    async def _discard(self, response: aiohttp.ClientResponse) -> None:
+        """Read what is left, so that the connection can be used again; give both up when it is much or slow."""
+        left = self._max_response_bytes
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while left > 0 and not response.content.at_eof():
+                    left -= len(await response.content.read(left))
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            left = 0
+        if not response.content.at_eof():
+            response.close()
+
+
+def _timed(result: AttemptResult, latency_s: float) -> AttemptResult:
+    return AttemptResult(
+        result.answer,
+        latency_s=latency_s,
+        status=result.status,
+        error=result.error,
+        retry_after_s=result.retry_after_s,
+        aborted=result.aborted,
+    )
+
+
+@asynccontextmanager
+async def open_sender(
+    settings: NotifierSettings, signer: Signer, *, resolver: AbstractResolver | None = None
+) -> AsyncIterator[Sender]:
+    """A sender, and its connections while the block runs.
+
+    Args:
+        settings: bounds, allowed networks, authorities.
+        signer: signs each attempt.
+        resolver: looks up names; the system's when absent. Its answers are judged either way.
+    """
+    checked = CheckedResolver(resolver or aiohttp.ThreadedResolver(), settings.allowed_private_networks)
+    connector = aiohttp.TCPConnector(
+        resolver=checked,
+        use_dns_cache=False,  # every new connection is looked up and judged anew
+        limit=0,  # connections are bounded per endpoint before they get here
+        ssl=ssl.create_default_context(cafile=settings.ssl_cafile),
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,  # a body is never unpacked, so a bomb stays small
+        timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
+        headers={"user-agent": _USER_AGENT, "content-type": "application/json"},
+        skip_auto_headers=("accept-encoding",),
+    )
+    async with session:
+        yield Sender(session, signer, settings.max_response_bytes)

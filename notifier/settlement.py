@@ -1,0 +1,133 @@
+"""Publishes what follows from an attempt, and only then calls the delivery's record finished.
+
+The order of the messages is what survives a crash between them: the waiting record or the dead letter first, the
+attempt's own event second, the offset last. A crash in between repeats an attempt; it never loses one.
+"""
+
+import random
+from datetime import timedelta
+
+from infra import metrics as common_metrics
+from infra.kafka.clients import BusProducer
+from infra.logging import get_logger, trace_id
+from notifier import metrics
+from notifier.attempt import Answer, AttemptResult
+from notifier.delivery import Delivery
+from notifier.dispatch import Errand
+from notifier.retry import RetryDecision, RetryPolicy, decide
+from schemas import topics
+from schemas.base import utc_now
+from schemas.codec import Context, encode
+from schemas.codes import ErrorCode
+from schemas.dead_letters import dead_letter
+from schemas.deliveries import DeliveryAttempted, DeliveryState
+
+STAGE = "notify"
+_SOURCE = "voxbus/notifier"
+
+_log = get_logger(__name__)
+
+
+class BusSettlement:
+    """Settles errands on the bus."""
+
+    def __init__(self, producer: BusProducer, policy: RetryPolicy, *, give_up_after_s: float) -> None:
+        """Wire it.
+
+        Args:
+            producer: where to publish.
+            policy: the schedule of attempts.
+            give_up_after_s: age of a delivery past which it is not put off any more.
+        """
+        self._producer = producer
+        self._policy = policy
+        self._give_up_after_s = give_up_after_s
+
+    async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
+        """Publish the outcome of an attempt."""
+        delivery = errand.delivery.attempted()
+        decision = decide(result, delivery.progress.attempts, self._policy, random.random())  # noqa: S311  # jitter
+        now = utc_now()
+        event = _event(delivery, endpoint, result, decision)
+        if decision.delay_s is not None:
+            topic, message = delivery.waiting(_ms(now.timestamp()), _ms(now.timestamp() + decision.delay_s))
+            await self._producer.deliver(topic, message)
+        elif decision.state is DeliveryState.DEAD_LETTERED:
+            await self._dead_letter(delivery, decision.reason)
+        else:
+            metrics.DELIVERY_SECONDS.observe(max(0.0, now.timestamp() - delivery.progress.first_ms / 1000))
+        await self._announce(delivery, event)
+        self._log(delivery, result, decision)
+        errand.done()
+
+    async def put_off(self, errand: Errand, delay_s: float) -> None:
+        """Let a delivery wait without an attempt; one that waited past the whole schedule ends instead."""
+        delivery = errand.delivery
+        now_s = utc_now().timestamp()
+        if now_s - delivery.progress.first_ms / 1000 > self._give_up_after_s:
+            reason = f"its endpoint was not to be reached for {self._give_up_after_s:.0f} s"
+            # Counted as the last attempt: it was due, and its endpoint was known not to answer.
+            last, ended = delivery.attempted(), RetryDecision(DeliveryState.DEAD_LETTERED, reason)
+            await self._dead_letter(last, reason)
+            await self._announce(last, _event(last, "", AttemptResult(Answer.CONNECTION), ended))
+        else:
+            topic, message = delivery.waiting(_ms(now_s), _ms(now_s + delay_s))
+            await self._producer.deliver(topic, message)
+        errand.done()
+
+    async def _announce(self, delivery: Delivery, event: DeliveryAttempted) -> None:
+        message = encode(event, source=_SOURCE, context=Context(delivery.traceparent))
+        await self._producer.deliver(topics.DELIVERIES, message)
+        if event.state is not DeliveryState.RETRYING:
+            metrics.DELIVERIES.labels(event.state).inc()
+
+    async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Put the completion as it stood on `tts.completed` on the dead-letter topic; replayed, it begins anew."""
+        letter = dead_letter(
+            ErrorCode.INTERNAL,
+            f"webhook not delivered: {reason}",
+            stage=STAGE,
+            topic=topics.COMPLETED,
+            partition=delivery.progress.partition,
+            offset=delivery.progress.offset,
+        )
+        whole = delivery.completion()
+        await self._producer.deliver(topics.DEAD_LETTERS, letter.message_of(whole.key, whole.value, whole.headers))
+        common_metrics.DEAD_LETTERED.labels(STAGE, ErrorCode.INTERNAL).inc()
+        _log.warning("webhook dead-lettered", request_id=delivery.request_id, reason=reason)
+
+    @staticmethod
+    def _log(delivery: Delivery, result: AttemptResult, decision: RetryDecision) -> None:
+        log = _log.debug if decision.state is DeliveryState.DELIVERED else _log.info
+        log(
+            "webhook attempted",
+            request_id=delivery.request_id,
+            webhook_id=delivery.webhook_id,
+            trace_id=trace_id(delivery.traceparent),
+            attempt=delivery.progress.attempts,
+            state=decision.state,
+            status=result.status,
+            error=result.error,
+            latency_ms=round(result.latency_s * 1000),
+            next_in_s=decision.delay_s,
+        )
+
+
+def _event(delivery: Delivery, endpoint: str, result: AttemptResult, decision: RetryDecision) -> DeliveryAttempted:
+    now = utc_now()
+    return DeliveryAttempted(
+        request_id=delivery.request_id,
+        webhook_id=delivery.webhook_id,
+        attempt=delivery.progress.attempts,
+        state=decision.state,
+        at=now,
+        host=endpoint,
+        http_status=result.status,
+        latency_ms=round(result.latency_s * 1000),
+        error=decision.reason or result.error,
+        next_attempt_at=now + timedelta(seconds=decision.delay_s) if decision.delay_s is not None else None,
+    )
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

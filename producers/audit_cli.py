@@ -1,0 +1,113 @@
+"""`voxbus audit`: reads the logs of the bus and the bucket, and lets `producers.audit` judge."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from aiokafka import ConsumerRecord
+
+from infra.lifecycle import Deadline
+from producers.audit import Ledger, ObjectFacts, Report
+from producers.bucket import key_of, open_bucket
+from producers.connection import ClientSettings, client_settings, endpoints_option
+from producers.terminal import note, progress_bar, run
+from producers.topic_log import TopicLog, headers_of, topic_log
+from schemas import topics
+from schemas.codec import DecodeError, context_of, decode
+from schemas.completions import RequestCompleted, RequestStatus
+from schemas.dead_letters import read_dead_letter
+from schemas.deliveries import DeliveryAttempted
+from schemas.requests import SynthesisAdmitted
+
+_AGAIN_S = 0.5
+# Along the road, so that what is read later has had the time to follow from what was read before.
+_ROAD = (topics.ADMITTED, topics.STATUS, topics.COMPLETED, topics.DELIVERIES, topics.DEAD_LETTERS)
+
+
+@click.command()
+@click.option("--fast", is_flag=True, help="Ask for the objects' sizes only, instead of reading them.")
+@click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, metavar="S",
+              help="Look again for so many seconds while something is still open.")  # fmt: skip
+@endpoints_option
+def audit(fast: bool, wait_s: float, endpoints: Path | None) -> None:
+    """Check that nothing was lost: every request one end, every completed one its object, every callback its delivery.
+
+    Reads the topics from their first kept record to their present end, and the objects in the bucket. Prints counts
+    as JSON; exit status 1, and the request ids, when something is found. Requests still under way count as
+    unfinished: use --wait.
+
+    \b
+    Examples:
+      voxbus audit
+      voxbus audit --wait 30 --fast
+      voxbus audit --endpoints /var/lib/voxbus/endpoints.json | jq .findings
+    """
+    report = run(audited(client_settings(endpoints), fast=fast, wait_s=wait_s))
+    click.echo(json.dumps(report.as_json(), indent=2))
+    if not report.good:
+        found = ", ".join(f"{len(ids)} {kind}" for kind, ids in report.findings.items())
+        note(f"voxbus: audit found {found}")
+        sys.exit(1)
+
+
+async def audited(settings: ClientSettings, *, fast: bool = False, wait_s: float = 0.0) -> Report:
+    """Read everything and judge, again and again until nothing is found or `wait_s` has passed.
+
+    Raises:
+        UserError: Kafka or the object store does not answer.
+    """
+    clock = Deadline(wait_s)
+    while True:
+        report = await _audited_once(settings, fast=fast)
+        if report.good or clock.passed:
+            return report
+        await asyncio.sleep(min(_AGAIN_S, clock.remaining_s))
+
+
+async def _audited_once(settings: ClientSettings, *, fast: bool) -> Report:
+    with progress_bar() as progress:
+        task = progress.add_task("reading the bus", total=len(_ROAD) + 1)
+        ledger = Ledger()
+        async with topic_log(settings.kafka, client_id="voxbus-audit") as log:
+            for topic in _ROAD:
+                await _fold(log, topic, ledger)
+                progress.advance(task)
+        progress.update(task, description="reading the bucket")
+        return ledger.report(await _objects(settings, ledger.expected_objects(), read=not fast))
+
+
+async def _fold(log: TopicLog, topic: str, ledger: Ledger) -> None:
+    take = _TAKERS[topic]
+    async for record in log.records(topic):
+        try:
+            take(ledger, record)
+        except (DecodeError, ValueError) as error:
+            note(f"{topic}/{record.partition} offset {record.offset} is not readable: {error}")
+
+
+async def _objects(settings: ClientSettings, urls: dict[str, str], *, read: bool) -> dict[str, ObjectFacts | None]:
+    """By request id; many requests share one object, which is read once."""
+    keys = {request_id: key_of(url, settings.s3) for request_id, url in urls.items()}
+    wanted = {key for key in keys.values() if key is not None}
+    if not wanted:
+        return {}
+    async with open_bucket(settings.s3) as bucket:
+        facts = await bucket.facts(wanted, read=read)
+    return {request_id: facts.get(key) if key else None for request_id, key in keys.items()}
+
+
+def _take_completed(ledger: Ledger, record: ConsumerRecord) -> None:
+    callback = "callbackurl" in context_of(headers_of(record)).extensions
+    ledger.completed(decode(RequestCompleted, record.value).data, callback=callback)
+
+
+_TAKERS: dict[str, Callable[[Ledger, ConsumerRecord], None]] = {
+    topics.ADMITTED: lambda ledger, record: ledger.admitted(decode(SynthesisAdmitted, record.value)),
+    topics.STATUS: lambda ledger, record: ledger.status(decode(RequestStatus, record.value)),
+    topics.COMPLETED: _take_completed,
+    topics.DELIVERIES: lambda ledger, record: ledger.delivery(decode(DeliveryAttempted, record.value)),
+    topics.DEAD_LETTERS: lambda ledger, record: ledger.dead_letter(read_dead_letter(headers_of(record)), record.key),
+}

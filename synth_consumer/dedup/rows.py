@@ -1,0 +1,121 @@
+"""Rows of the three tables, as they stand in the changelog: compact JSON. Moments are seconds since 1970, UTC."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.codes import AudioFormat, Priority, State
+from schemas.completions import AudioInfo, EngineInfo, ErrorInfo
+from schemas.outcomes import StoredObject
+from schemas.requests import SpeechSpec
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since 1970 as an aware moment."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+class Row(BaseModel):
+    """What every row can do."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        """Read a row; fields of later versions are ignored."""
+        return cls.model_validate_json(value)
+
+    def to_bytes(self) -> bytes:
+        """The row without what stands at its default."""
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+
+class RequestRow(Row):
+    """One request, from the first message that carried its id until its retention ends. Key: the request id."""
+
+    digest: str
+    """Of the content, to tell a repeat from a conflict."""
+    source: str
+    """Message the row was made from, `topic-partition-offset`: delivered again it is no repeat."""
+    accepted_at: float
+    at: float
+    remove_at: float
+    state: State = State.ACCEPTED
+    percent: int = 0
+    fingerprint: str | None = None
+    cached: bool = False
+    audio: AudioInfo | None = None
+    error: ErrorInfo | None = None
+
+
+class Stored(Row):
+    """What is known of a synthesis that is durable in object storage."""
+
+    master: StoredObject
+    renditions: dict[AudioFormat, StoredObject]
+    duration_s: float
+    sample_rate: int
+    engine: EngineInfo
+    truncated: bool = False
+    queued_ms: int = 0
+    synthesis_ms: int = 0
+    upload_ms: int = 0
+
+
+class TranscodeOrder(Row):
+    """A rendition asked of the uploader and not there yet."""
+
+    job_id: str
+    due_at: float
+    drive: int = 1
+
+
+class SynthesisRow(Row):
+    """One synthesis. Key: the fingerprint."""
+
+    fingerprint: str
+    state: Literal["pending", "stored", "failed"]
+    """`failed` only while its waiters are being told; the row goes with the last of them."""
+    job_id: str
+    request_id: str
+    """The request that caused the job."""
+    due_at: float
+    """Pending: when it is driven again. Stored: when it is forgotten."""
+    spec: SpeechSpec | None = None
+    """With its seed; None once stored."""
+    formats: tuple[AudioFormat, ...] = ()
+    priority: Priority = Priority.INTERACTIVE
+    deadline_at: float = 0.0
+    drive: int = 1
+    stage: State = State.QUEUED
+    percent: int = 5
+    traceparent: str | None = None
+    stored: Stored | None = None
+    orders: dict[AudioFormat, TranscodeOrder] = Field(default_factory=dict)
+
+
+class WaiterRow(Row):
+    """One request that waits for a synthesis or a rendition. Key: `fingerprint/request_id`."""
+
+    fingerprint: str
+    request_id: str
+    job_id: str
+    format: AudioFormat
+    accepted_at: float
+    expires_at: float
+    cached: bool = False
+    """The sound was there before the request; only its format was missing."""
+    callback_url: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    traceparent: str | None = None
+
+    @property
+    def key(self) -> bytes:
+        """Key of the row."""
+        return waiter_key(self.fingerprint, self.request_id)
+
+
+def waiter_key(fingerprint: str, request_id: str) -> bytes:
+    """Key of a waiter's row: its synthesis first, so that a listing groups by it."""
+    return f"{fingerprint}/{request_id}".encode()

@@ -1,0 +1,157 @@
+"""What the outcomes of a synthesis lead to: ends for those who wait, further orders for what is missing. Pure."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from schemas.codes import AudioFormat, ErrorCode, State
+from schemas.completions import ErrorInfo
+from schemas.outcomes import RenditionStored, StageProgress, StoredObject, SynthesisFailed
+from synth_consumer.dedup import ends, orders
+from synth_consumer.dedup.ends import Asker
+from synth_consumer.dedup.orders import Policy, View, synthesis_write
+from synth_consumer.dedup.rows import Stored, SynthesisRow, TranscodeOrder, WaiterRow
+from synth_consumer.dedup.steps import Output, Step, derived_id
+
+_ROAD = {state: number for number, state in enumerate(State)}
+
+
+def on_rendition_stored(view: View, event: RenditionStored, policy: Policy, *, now: float, ref: str) -> Step:
+    """Files are durable. Everyone whose format is there is told; what others asked for is ordered.
+
+    It does not matter which job or take they came from: the sound is the same, and the first one counts.
+    """
+    row = view.synthesis(event.fingerprint)
+    stored = _merged(row.stored if row else None, event)
+    waiting = tuple(view.waiters(event.fingerprint))
+    ready = tuple(waiter for waiter in waiting if waiter.format in stored.renditions)
+    missing = {waiter.format for waiter in waiting} - set(stored.renditions)
+    kept = {wanted: order for wanted, order in (row.orders if row else {}).items() if wanted in missing}
+    fresh = tuple(sorted(missing - set(kept)))
+    job_id = derived_id("transcode", ref)
+    ordered = {wanted: TranscodeOrder(job_id=job_id, due_at=policy.due(now, 1)) for wanted in fresh}
+    first = row is None or row.stored is None
+    settled = SynthesisRow(
+        fingerprint=event.fingerprint,
+        state="stored",
+        job_id=row.job_id if row else event.job_id,
+        request_id=row.request_id if row else "",
+        due_at=now + policy.stored_ttl_s if first or row is None else row.due_at,
+        stored=stored,
+        orders=kept | ordered,
+        traceparent=row.traceparent if row else None,
+    )
+
+    def told() -> Iterator[Output]:
+        if fresh:
+            yield orders.transcode(settled, stored, job_id, fresh, now, settled.traceparent)
+        for waiter in ready:
+            yield from ends.completed(Asker.of(waiter), stored, waiter.format, cached=waiter.cached, now=now)
+
+    changed = row is None or settled != row
+    return Step("settled", (synthesis_write(settled),) if changed else (), told(), ready)
+
+
+def on_synthesis_failed(view: View, event: SynthesisFailed, policy: Policy, *, now: float) -> Step:
+    """A synthesis, or some of its renditions, will not come. Nothing of a failed synthesis is kept."""
+    row = view.synthesis(event.fingerprint)
+    error = ErrorInfo(code=event.code, message=event.message, attempts=event.attempts)
+    if row is not None and row.stored is not None:
+        return _rendition_failed(view, row, event, error, now)
+    theirs = tuple(w for w in view.waiters(event.fingerprint) if w.job_id == event.job_id)
+    if event.formats:
+        theirs = tuple(waiter for waiter in theirs if waiter.format in event.formats)
+        return Step("failed", outputs=_failures(theirs, error, now), ends=theirs)
+    if row is None or row.job_id != event.job_id:
+        return Step("failed" if theirs else "ignored", outputs=_failures(theirs, error, now), ends=theirs)
+    if event.code is ErrorCode.DEADLINE_EXCEEDED and row.state == "pending":
+        alive = max((waiter.expires_at for waiter in theirs), default=0.0)
+        # The job carried the deadline of the request that caused it; others may wait longer.
+        if alive > now and row.drive < policy.max_drives:
+            return redriven(row, policy, now=now, deadline_at=alive)
+    return give_up(row, theirs, error, now=now)
+
+
+def on_progress(view: View, event: StageProgress, policy: Policy, *, now: float) -> Step:
+    """A synthesis moved on: some of its waiters are told, and it is not driven again for a while."""
+    row = view.synthesis(event.fingerprint)
+    if row is None or event.state.terminal:
+        return Step("ignored")
+    if row.stored is not None:
+        orders_of_it = {order.job_id for order in row.orders.values()}
+        return _told(view, event, policy, now) if event.job_id in orders_of_it else Step("ignored")
+    forward = event.percent > row.percent and _ROAD[event.state] >= _ROAD[row.stage]
+    if row.state != "pending" or row.job_id != event.job_id or not forward:
+        return Step("ignored")
+    moved = {"stage": event.state, "percent": event.percent, "due_at": policy.due(now, row.drive)}
+    step = _told(view, event, policy, now)
+    return Step("progress", (synthesis_write(row.model_copy(update=moved)),), step.outputs)
+
+
+def redriven(row: SynthesisRow, policy: Policy, *, now: float, deadline_at: float) -> Step:
+    """The same job once more, named as such."""
+    drive = row.drive + 1
+    update = {"drive": drive, "due_at": policy.due(now, drive), "deadline_at": deadline_at}
+    row = row.model_copy(update=update)
+    return Step("redriven", (synthesis_write(row),), (orders.job(row, now),))
+
+
+def give_up(row: SynthesisRow, waiters: tuple[WaiterRow, ...], error: ErrorInfo, *, now: float) -> Step:
+    """Every waiter of the job is told, then the row goes.
+
+    Until then it says `failed`, so that a request arriving meanwhile begins a new synthesis instead of joining this.
+    """
+    failed = row.model_copy(update={"state": "failed", "spec": None})
+    return Step(
+        "failed",
+        (synthesis_write(failed),),
+        _failures(waiters, error, now),
+        waiters,
+        forget=(row.fingerprint, row.job_id),
+    )
+
+
+def _rendition_failed(view: View, row: SynthesisRow, event: SynthesisFailed, error: ErrorInfo, now: float) -> Step:
+    lost = {
+        wanted
+        for wanted, order in row.orders.items()
+        if order.job_id == event.job_id and (not event.formats or wanted in event.formats)
+    }
+    theirs = tuple(
+        waiter
+        for waiter in view.waiters(event.fingerprint)
+        if waiter.format in lost or (waiter.job_id == event.job_id and waiter.format in event.formats)
+    )
+    kept = {wanted: order for wanted, order in row.orders.items() if wanted not in lost}
+    writes = (synthesis_write(row.model_copy(update={"orders": kept})),) if lost else ()
+    return Step("failed" if theirs else "ignored", writes, _failures(theirs, error, now), theirs)
+
+
+def _failures(waiters: tuple[WaiterRow, ...], error: ErrorInfo, now: float) -> Iterator[Output]:
+    for waiter in waiters:
+        yield from ends.failed(Asker.of(waiter), error, now=now)
+
+
+def _told(view: View, event: StageProgress, policy: Policy, now: float) -> Step:
+    theirs = (waiter for waiter in view.waiters(event.fingerprint) if waiter.job_id == event.job_id)
+    some = islice(theirs, policy.progress_fan_out)
+    told = tuple(ends.progressed(Asker.of(waiter), event.state, event.percent, now=now) for waiter in some)
+    return Step("progress", outputs=told)
+
+
+def _merged(before: Stored | None, event: RenditionStored) -> Stored:
+    files: dict[AudioFormat, StoredObject] = {event.master.format: event.master}
+    files |= {file.format: file for file in event.renditions}
+    if before is not None:
+        files |= before.renditions
+        return before.model_copy(update={"renditions": files})
+    return Stored(
+        master=event.master,
+        renditions=files,
+        duration_s=event.duration_s,
+        sample_rate=event.sample_rate,
+        engine=event.engine,
+        truncated=event.truncated,
+        queued_ms=event.queued_ms,
+        synthesis_ms=event.synthesis_ms,
+        upload_ms=event.upload_ms,
+    )

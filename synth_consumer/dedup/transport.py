@@ -1,0 +1,129 @@
+"""Faust on this project's bus: its app from our settings, and three corrections to its Kafka consumer.
+
+Read in faust-streaming 0.15.3, `faust/transport/`: a fetch waits 1.5 s, written into the source, which a broker that
+waits it out turns into 1.5 s a hop; a rebalance forgets acknowledged offsets before it commits them, so that every
+joining worker makes all others do their last events again; and the check for idle partitions reports healthy ones.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import faust
+from aiokafka.partitioner import DefaultPartitioner
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from yarl import URL
+
+from infra.settings import KafkaSettings
+from synth_consumer.dedup.settings import DedupSettings
+from synth_consumer.dedup.tables import ChangelogTable
+
+GROUP = "voxbus.dedup"
+
+
+class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Fetches with the wait the settings name."""
+
+    mundane_level = "debug"
+    fetch_max_wait_ms = 500
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = self.fetch_max_wait_ms
+        return consumer
+
+
+class CarefulConsumer(Consumer):  # type: ignore[misc]
+    """Finishes and commits what is in hand before partitions are given back."""
+
+    mundane_level = "debug"
+    fetch_max_wait_ms = 500
+
+    def _new_consumer_thread(self) -> Any:
+        thread = PromptThread(self, loop=self.loop, beacon=self.beacon)
+        thread.fetch_max_wait_ms = self.fetch_max_wait_ms
+        return thread
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        """Called in the app's loop before each rebalance; heartbeats go on in the consumer's own thread."""
+        await self.finish_in_hand()
+        await super().on_partitions_revoked(revoked)
+
+    async def finish_in_hand(self) -> None:
+        """Take no more events, wait for those begun, commit."""
+        self.stop_flow()
+        self.app.flow_control.suspend()
+        self.app.flow_control.clear()
+        await self.wait_empty()
+
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Idle is not slow: lag is measured elsewhere."""
+
+
+def _credentials(settings: KafkaSettings) -> Any:
+    context = None
+    if settings.security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    if settings.security_protocol.startswith("SASL"):
+        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
+        return faust.SASLCredentials(
+            username=settings.sasl_username,
+            password=password,
+            mechanism=settings.sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
+
+
+def new_app(kafka: KafkaSettings, dedup: DedupSettings, *, partitions: int, web_url: str, data_dir: Path) -> Any:
+    """The Faust app, not started.
+
+    Args:
+        kafka: the bus.
+        dedup: store, commit interval, standbys.
+        partitions: of every source topic, hence of every table.
+        web_url: where other workers reach this one's views.
+        data_dir: for RocksDB; Faust makes its folder even when rows live in memory.
+    """
+    brokers = [URL(f"kafka://{address.strip()}") for address in kafka.bootstrap_servers.split(",")]
+    app = faust.App(
+        kafka.namespace + GROUP,
+        broker=brokers,
+        broker_credentials=_credentials(kafka),
+        broker_client_id=GROUP,
+        broker_session_timeout=kafka.session_timeout_ms / 1000,
+        broker_heartbeat_interval=kafka.heartbeat_interval_ms / 1000,
+        broker_rebalance_timeout=kafka.rebalance_timeout_ms / 1000,
+        broker_request_timeout=max(kafka.request_timeout_ms, kafka.session_timeout_ms + 1_000) / 1000,
+        broker_commit_interval=dedup.commit_interval_s,
+        broker_commit_every=None,
+        broker_max_poll_records=1_000,
+        consumer_auto_offset_reset="earliest",
+        producer_acks=-1,
+        producer_linger=kafka.linger_ms / 1000,
+        producer_partitioner=DefaultPartitioner(),
+        producer_request_timeout=kafka.request_timeout_ms / 1000,
+        store="rocksdb://" if dedup.store == "rocksdb" else "memory://",
+        datadir=str(data_dir),
+        table_standby_replicas=dedup.standby_replicas,
+        topic_partitions=partitions,
+        topic_replication_factor=kafka.replication_factor,
+        topic_disable_leader=True,
+        stream_wait_empty=True,
+        # Unlike the sources' buffers this one also holds the changelog while tables recover.
+        stream_buffer_maxsize=4_096,
+        web_enabled=False,
+        canonical_url=web_url,
+        autodiscover=False,
+        cython_optimizations=True,
+        Table=ChangelogTable,
+    )
+
+    class OurConsumer(CarefulConsumer):
+        fetch_max_wait_ms = kafka.fetch_max_wait_ms
+
+    class OurTransport(Transport):  # type: ignore[misc]
+        Consumer = OurConsumer
+
+    app.transport = OurTransport(brokers, app)
+    return app

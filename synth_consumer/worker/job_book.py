@@ -1,0 +1,130 @@
+"""Which jobs are in hand in this process, for which records, and which ended lately.
+
+The same job can arrive twice: published twice, or read again after a rebalance while its take still runs, also by
+another slot of this process. It is spoken once; every record of it is finished when it ends.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from schemas.codec import Context
+from schemas.codes import ErrorCode, Priority
+from schemas.jobs import SynthesisJob
+from synth_consumer.worker.progress import ProgressMeter
+
+_REMEMBERED = 4_096
+
+JobKey = tuple[str, int]
+"""`job_id` and `drive`: a job that dedup drives again is to be spoken again."""
+
+
+class Member(Protocol):
+    """What the book asks of a consumer in the group."""
+
+    @property
+    def held(self) -> frozenset[TopicPartition]:
+        """Partitions held now."""
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether the group has settled for this member."""
+
+    def finish(self, record: ConsumerRecord) -> None:
+        """The work of a record is done."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """One record that asked for a job, and who read it."""
+
+    member: Member
+    record: ConsumerRecord
+
+    @property
+    def partition(self) -> TopicPartition:
+        """Where the record stands."""
+        return TopicPartition(self.record.topic, self.record.partition)
+
+
+@dataclass(slots=True, eq=False)
+class RunningJob:
+    """A job in hand."""
+
+    job: SynthesisJob
+    context: Context
+    priority: Priority
+    topic: str  # without namespace
+    claims: list[Claim]
+    meter: ProgressMeter = field(default_factory=ProgressMeter)
+    last_death: ErrorCode | None = None  # how the engine ended that died under it
+    in_engine: bool = True  # waits for a lane or holds one; afterwards only the bus is waited for
+    task: "asyncio.Task[None] | None" = None
+
+    @property
+    def key(self) -> JobKey:
+        """What makes two records the same job."""
+        return self.job.job_id, self.job.drive
+
+
+class JobBook:
+    """All jobs of this process. One for all slots."""
+
+    def __init__(self) -> None:
+        self._running: dict[JobKey, RunningJob] = {}
+        self._ended: OrderedDict[JobKey, None] = OrderedDict()
+        self._members: list[Member] = []
+
+    def enter(self, member: Member) -> None:
+        """A slot joined the group."""
+        self._members.append(member)
+
+    def leave(self, member: Member) -> None:
+        """A slot left the group."""
+        self._members.remove(member)
+
+    def attach(self, key: JobKey, claim: Claim) -> bool:
+        """Whether the job needs nobody to start it: it runs (the record ends with it), or it ended (the record too)."""
+        running = self._running.get(key)
+        if running is not None:
+            running.claims.append(claim)
+            return True
+        if key in self._ended:
+            claim.member.finish(claim.record)
+            return True
+        return False
+
+    def begin(self, running: RunningJob) -> None:
+        """A job that is not in hand yet is taken in hand."""
+        self._running[running.key] = running
+
+    def end(self, running: RunningJob) -> None:
+        """The job came to its end and the bus has it: every record of it is finished."""
+        self._running.pop(running.key, None)
+        self._ended[running.key] = None
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        for claim in running.claims:
+            claim.member.finish(claim.record)
+
+    def drop(self, running: RunningJob) -> None:
+        """The job is let go without an end; whoever reads its record next does it."""
+        self._running.pop(running.key, None)
+
+    def claimed_by(self, member: Member, partitions: frozenset[TopicPartition]) -> list[RunningJob]:
+        """Jobs in hand for records that this member read from these partitions."""
+        return [
+            job
+            for job in self._running.values()
+            if any(claim.member is member and claim.partition in partitions for claim in job.claims)
+        ]
+
+    def orphans(self) -> list[RunningJob]:
+        """Jobs whose partitions all went elsewhere. None while some member waits for its assignment."""
+        if not all(member.is_assigned for member in self._members):
+            return []
+        held = frozenset().union(*(member.held for member in self._members))
+        return [job for job in self._running.values() if not any(claim.partition in held for claim in job.claims)]

@@ -1,0 +1,150 @@
+"""Small random weights in the layout of the ChatTTS package: 14 MB of noise that its own code loads and speaks."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+Flaw = Literal["ends-at-once", "never-ends", "nan", "silent"]
+
+_HIDDEN = 64
+_CONTROLS = [
+    *(f"[{name}]" for name in "Sasr Pasr Easr Stts Ptts Etts Sbreak Pbreak Ebreak uv_break v_break lbreak".split()),
+    *(f"[{name}]" for name in "llbreak undefine laugh spk_emb empty_spk music pure".split()),
+    *(f"[break_{n}]" for n in range(8)),
+    *(f"[laugh_{n}]" for n in range(3)),
+    *(f"[oral_{n}]" for n in range(10)),
+    *(f"[speed_{n}]" for n in range(10)),
+]
+_WORDS = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    *"abcdefghijklmnopqrstuvwxyz",
+    *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
+    *"，。、,.的一是在不了有和人这中大为上个国我以要他时来用们你好今天气很欢迎致电百分之二三四五六七八九十零点",
+]
+
+
+def write_assets(folder: Path, flaw: Flaw | None = None) -> Path:
+    """Write `asset/` into the folder.
+
+    Args:
+        folder: where to.
+        flaw: makes the weights misbehave in one way.
+
+    Returns:
+        The folder.
+    """
+    import torch
+
+    from synth_consumer.engines.chattts.loading import import_package
+
+    import_package()
+    asset = folder / "asset"
+    (asset / "gpt").mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20_240_528)
+        _write_tokenizer(asset / "tokenizer")
+        overrides = _overrides()
+        (asset / "config.json").write_text(json.dumps(overrides))
+        _write_weights(asset, overrides, flaw)
+    return folder
+
+
+def _overrides() -> dict[str, Any]:
+    import numpy as np
+    import pybase16384 as b14
+
+    small = {"hidden": 32, "n_layer": 1, "bn_dim": 16}
+    words = len(_WORDS) + len(_CONTROLS)
+    stat = np.concatenate([np.ones(_HIDDEN), np.zeros(_HIDDEN)]).astype(np.float16)
+    return {
+        "gpt": {
+            "hidden_size": _HIDDEN,
+            "intermediate_size": 128,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 2,
+            "num_text_tokens": words,
+        },
+        "embed": {"hidden_size": _HIDDEN, "num_text_tokens": words},
+        "decoder": {"idim": _HIDDEN // 2, "odim": _HIDDEN // 2, **small},
+        "dvae": {
+            "encoder": {"idim": 32, "odim": 64, **small},
+            "decoder": {"idim": 32, "odim": 32, **small},
+            "vq": {"dim": 64},
+        },
+        "vocos": {
+            "backbone": {"init_args": {"dim": 64, "intermediate_dim": 128, "num_layers": 1}},
+            "head": {"init_args": {"dim": 64}},
+        },
+        "spk_stat": b14.encode_to_string(stat.tobytes()),
+    }
+
+
+def _write_tokenizer(folder: Path) -> None:
+    from transformers import BertTokenizerFast
+
+    folder.mkdir()
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(_WORDS), encoding="utf-8")
+    tokenizer = BertTokenizerFast(vocab_file=str(vocabulary))
+    tokenizer.add_special_tokens({"additional_special_tokens": _CONTROLS})
+    tokenizer.save_pretrained(folder)
+
+
+def _write_weights(asset: Path, overrides: dict[str, Any], flaw: Flaw | None) -> None:
+    from dataclasses import asdict
+
+    from ChatTTS.config import Config
+    from ChatTTS.model import DVAE, Embed
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig, LlamaModel
+    from vocos import Vocos
+    from vocos.pretrained import instantiate_class
+
+    from synth_consumer.engines.chattts.loading import override
+
+    config = deepcopy(Config())
+    override(config, overrides)
+    embed = Embed(_HIDDEN, config.embed.num_audio_tokens, config.embed.num_text_tokens, config.embed.num_vq)
+    vocos = Vocos(
+        *(
+            instantiate_class(args=(), init=asdict(part))
+            for part in (config.vocos.feature_extractor, config.vocos.backbone, config.vocos.head)
+        )
+    )
+    _spoil(embed, vocos, flaw)
+    dvae = DVAE(
+        asdict(config.dvae.decoder), asdict(config.dvae.encoder), asdict(config.dvae.vq), config.dvae.decoder.idim
+    )
+    modules = {
+        "Embed": embed,
+        "Vocos": vocos,
+        "DVAE": dvae,
+        "Decoder": DVAE(asdict(config.decoder), dim=config.decoder.idim),
+    }
+    for name, module in modules.items():
+        save_file({k: v.contiguous() for k, v in module.state_dict().items()}, asset / f"{name}.safetensors")
+    llama = LlamaModel(LlamaConfig(vocab_size=config.gpt.num_text_tokens, **overrides["gpt"]))
+    llama.save_pretrained(asset / "gpt")
+
+
+def _spoil(embed: Any, vocos: Any, flaw: Flaw | None) -> None:
+    import torch
+
+    heads = [head.parametrizations.weight for head in embed.head_code]
+    end = heads[0].original1.shape[0] - 1  # the last audio token ends a sentence
+    with torch.no_grad():
+        match flaw:
+            case "ends-at-once":
+                # One end of two opposite directions always wins, whatever the model says.
+                for head in heads[:2]:
+                    head.original0[end] = 1e4
+                heads[1].original1[end] = -heads[0].original1[end]
+            case "never-ends":
+                for head in heads:
+                    head.original0[end] = 0
+                    head.original0[:end] = 10
+            case "nan":
+                heads[0].original0.fill_(torch.nan)
+            case "silent":
+                vocos.head.out.bias.fill_(-50)

@@ -1,0 +1,76 @@
+"""Where and how long a delivery waits: never early, never for ever, in few moves."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.attempt import Answer, AttemptResult
+from notifier.retry import RetryPolicy, decide
+from notifier.tiers import HOLDS_S, stay
+from notifier.waiting_room import WaitingRoom
+from schemas.deliveries import DeliveryState
+from schemas.topics import DELIVERY_RETRIES
+
+DAY_MS = 86_400_000
+NOW = 1_800_000_000_000
+
+
+@given(st.integers(-DAY_MS, 7 * DAY_MS))
+def test_stays_lead_exactly_to_the_due_moment(remaining_ms: int) -> None:
+    now, due, moves = NOW, NOW + remaining_ms, 0
+    while now < due:
+        step = stay(now, due)
+        assert now < step.release_ms <= due
+        now, moves = step.release_ms, moves + 1
+    assert now == max(NOW, due)
+    # A day is twelve of the longest holds; what is left over descends through the shorter ones.
+    assert moves <= remaining_ms / 7_200_000 + 4 + 6 + 10 + 6 + 1 if remaining_ms > 0 else moves == 0
+
+
+@given(st.integers(0, 7 * DAY_MS))
+def test_a_tier_mixes_only_similar_waits(remaining_ms: int) -> None:
+    step = stay(NOW, NOW + remaining_ms)
+    hold_ms = HOLDS_S[DELIVERY_RETRIES.index(step.topic)] * 1000
+    assert hold_ms <= step.release_ms - NOW <= max(hold_ms * 1.25, 5_000)
+
+
+@given(st.lists(st.integers(0, 1_000)), st.integers(0, 1_000), st.integers(0, 50))
+def test_a_room_releases_what_is_due_in_order_and_keeps_the_rest(moments: list[int], now: int, at_most: int) -> None:
+    room: WaitingRoom[int] = WaitingRoom()
+    for moment in moments:
+        room.add(moment, moment)
+    out = list(room.released(now, at_most))
+    assert out == sorted(m for m in moments if m <= now)[:at_most]
+    assert len(room) == len(moments) - len(out)
+    assert room.next_ms() == min(sorted(moments)[len(out) :], default=None)
+
+
+answers = st.builds(
+    AttemptResult,
+    answer=st.sampled_from(Answer),
+    retry_after_s=st.none() | st.floats(0, 1e9),
+    aborted=st.booleans(),
+)
+policies = st.builds(
+    RetryPolicy,
+    delays_s=st.lists(st.floats(0, 1e5), min_size=1, max_size=12).map(tuple),
+    jitter=st.floats(0, 1),
+    max_retry_after_s=st.floats(0, 1e5),
+)
+
+
+@given(st.lists(answers, min_size=12, max_size=12), policies, st.floats(0, 1, exclude_max=True))
+def test_every_delivery_ends_within_its_schedule(
+    results: list[AttemptResult], policy: RetryPolicy, spread: float
+) -> None:
+    waited = 0.0
+    for attempts, result in zip(itertools.count(1), results, strict=False):
+        decision = decide(result, attempts, policy, spread)
+        assert (decision.delay_s is not None) == (decision.state is DeliveryState.RETRYING)
+        if decision.delay_s is None:
+            break
+        waited += decision.delay_s
+    assert decision.state is not DeliveryState.RETRYING
+    assert attempts <= len(policy.delays_s)
+    assert waited <= policy.span_s * 1.000001 + len(policy.delays_s) * policy.max_retry_after_s

@@ -1,0 +1,84 @@
+"""How an endpoint that does not answer is left alone, and comes back."""
+
+from notifier.attempt import Answer, AttemptResult
+from notifier.endpoint import Breaker, Endpoint, EndpointLimits
+
+LIMITS = EndpointLimits(max_window=16, breaker_failures=3, open_s=1, max_open_s=4, patience_s=5)
+GOOD = AttemptResult(Answer.SUCCESS, status=200, latency_s=0.01)
+HANGS = AttemptResult(Answer.TIMEOUT, latency_s=5.0)
+
+
+def test_opens_after_failures_in_a_row_and_probes_one_at_a_time() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    assert [endpoint.note(HANGS, 5.0) for _ in range(3)] == [False, False, True]
+    assert endpoint.breaker(5.5) is Breaker.OPEN
+    assert endpoint.window(5.5) == 0
+    assert endpoint.breaker(6.0) is Breaker.PROBING
+    assert endpoint.window(6.0) == 1
+
+
+def test_a_success_in_between_counts_anew() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    assert not any(endpoint.note(result, 0.1) for result in (HANGS, HANGS, GOOD, HANGS, HANGS))
+
+
+def test_failed_probes_double_the_pause_up_to_the_bound() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    for _ in range(3):
+        endpoint.note(HANGS, 0.0)
+    now, pauses = 1.0, []
+    for _ in range(4):
+        assert endpoint.note(HANGS, now)
+        pauses.append(next(s for s in range(1, 9) if endpoint.breaker(now + s) is Breaker.PROBING))
+        now += pauses[-1]
+    assert pauses == [2, 4, 4, 4]
+    endpoint.note(GOOD, now)
+    assert endpoint.breaker(now) is Breaker.CLOSED
+
+
+def test_failures_of_attempts_begun_before_it_opened_do_not_lengthen_the_pause() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    for _ in range(3):
+        endpoint.note(HANGS, 0.0)
+    assert not endpoint.note(HANGS, 0.5)
+    assert endpoint.breaker(1.0) is Breaker.PROBING
+
+
+def test_a_refusal_of_one_delivery_is_a_sign_of_life() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    gone = AttemptResult(Answer.CLIENT_ERROR, status=404)
+    assert not any(endpoint.note(gone, 0.0) for _ in range(10))
+
+
+def test_429_is_none() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    busy = AttemptResult(Answer.CLIENT_ERROR, status=429)
+    assert any(endpoint.note(busy, 0.0) for _ in range(3))
+
+
+def test_answers_widen_the_window_and_long_silence_narrows_it() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    assert endpoint.window(0) == 8
+    for _ in range(20):
+        endpoint.note(GOOD, 0.1)
+    assert endpoint.window(0.1) == 16
+    endpoint.note(HANGS, 1.0)  # answered a moment ago
+    assert endpoint.window(1.0) == 16
+    endpoint.note(HANGS, 5.2)
+    assert endpoint.window(5.2) == 8
+
+
+def test_turns_are_spaced_by_what_the_endpoint_can_take() -> None:
+    fast = Endpoint(LIMITS, 0.0)
+    fast.note(GOOD, 0.0)
+    turns = [fast.put_off_s(500, 0.0) for _ in range(1_000)]
+    assert turns == sorted(turns)
+    assert turns[0] >= 0.5
+    assert turns[-1] < 2.0
+
+
+def test_turns_begin_after_the_pause() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    for _ in range(3):
+        endpoint.note(HANGS, 0.0)
+    assert endpoint.put_off_s(0, 0.25) > 0.75

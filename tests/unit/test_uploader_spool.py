@@ -1,0 +1,80 @@
+"""The spool stays within its bounds and gives back what was put in."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uploader.settings import SpoolSettings
+from uploader.spool import Spool, SpoolError
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
+    made: list[Spool] = []
+
+    def make(**bounds: object) -> Spool:
+        made.append(Spool(SpoolSettings.model_validate({"folder": str(tmp_path), **bounds})))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_large_take_moves_to_disk_alone(spool: Callable[..., Spool], tmp_path: Path) -> None:
+    kept = spool(take_memory_bytes=10)
+    for index in range(4):
+        kept.add("large", index, bytes([index] * 6))
+    kept.add("small", 0, b"abcd")
+
+    assert (kept.memory_bytes, kept.disk_bytes) == (4, 24)
+    assert kept.samples("large").tobytes() == b"".join(bytes([index] * 6) for index in range(4))
+    assert list(tmp_path.iterdir()) == []  # unlinked: nothing is left behind by a killed process
+
+
+def test_the_largest_goes_when_all_together_are_too_many(spool: Callable[..., Spool]) -> None:
+    kept = spool(memory_bytes=20)
+    kept.add("large", 0, b"x" * 14)
+    kept.add("small", 0, b"y" * 8)
+
+    assert (kept.memory_bytes, kept.disk_bytes) == (8, 14)
+
+
+def test_order_of_arrival_does_not_matter_on_disk(spool: Callable[..., Spool]) -> None:
+    kept = spool(take_memory_bytes=0)
+    for index in (2, 0, 1, 0):
+        kept.add("take", index, bytes([index, index]))
+    assert kept.samples("take").tobytes() == b"\0\0\1\1\2\2"
+
+
+def test_full_only_by_disk_and_not_after_letting_go(spool: Callable[..., Spool]) -> None:
+    kept = spool(take_memory_bytes=0, disk_bytes=5)
+    kept.add("take", 0, b"123456")
+    samples = kept.samples("take")
+    assert kept.full
+    kept.discard("take")
+    kept.discard("never seen")
+    assert not kept.full
+    assert samples.tobytes() == b"123456"  # what was handed out stays readable
+
+
+def test_a_take_beyond_all_measure_is_refused_and_forgotten(spool: Callable[..., Spool]) -> None:
+    kept = spool(take_bytes=10)
+    kept.add("take", 0, b"12345678")
+    with pytest.raises(SpoolError, match="larger than 10 bytes"):
+        kept.add("take", 1, b"1234")
+    assert kept.memory_bytes == 0
+
+
+def test_a_disk_that_cannot_be_written_is_told(spool: Callable[..., Spool], tmp_path: Path) -> None:
+    kept = spool(folder=str(tmp_path / "absent"), take_memory_bytes=0)
+    with pytest.raises(SpoolError, match="No such file"):
+        kept.add("take", 0, b"12")
+    assert (kept.memory_bytes, kept.disk_bytes) == (0, 0)
+
+
+def test_an_unknown_take_is_empty(spool: Callable[..., Spool]) -> None:
+    assert len(spool().samples("never seen")) == 0
+    assert spool().samples("never seen").dtype == np.int16
