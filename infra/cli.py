@@ -12,7 +12,15 @@ import click
 from infra.errors import UserError
 
 _GROUP = "voxbus.commands"
-_EXTRAS = {"up": "embedded", "dedup": "dedup", "synth": "synth", "upload": "uploader", "notify": "notifier"}
+_EXTRAS = {
+    "up": "embedded",
+    "dedup": "dedup",
+    "synth": "synth",
+    "upload": "uploader",
+    "notify": "notifier",
+    "webhooks": "notifier",
+    "audit": "audit",
+}
 
 
 def _commands() -> dict[str, EntryPoint]:

@@ -11,9 +11,11 @@ from infra.kafka.work import WorkConsumer, work_consumer
 from infra.lifecycle import run_until_stopped
 from infra.logging import get_logger
 from infra.settings import KafkaSettings
+from notifier.delivery_log import DeliveryTail
 from notifier.dispatch import Dispatcher
 from notifier.endpoint import EndpointLimits
-from notifier.intake import DrainHooks, Intake, RetryWaiting, take_fresh
+from notifier.intake import GroupHooks, Intake, RetryWaiting, take_fresh
+from notifier.ledger import Ledger
 from notifier.retry import RetryPolicy
 from notifier.sender import Sender, open_sender
 from notifier.settings import NotifierSettings, NotifySettings
@@ -47,9 +49,10 @@ async def run(settings: NotifySettings, stop: asyncio.Event) -> None:
         require_topics(await ensure_topics(settings.kafka))
         producer = await stack.enter_async_context(bus_producer(settings.kafka, client_id="voxbus-notify"))
         sender = await stack.enter_async_context(open_sender(settings.notifier, signer))
-        dispatcher = await stack.enter_async_context(_dispatcher(settings.notifier, sender, producer))
+        ledger = Ledger()
+        dispatcher = await stack.enter_async_context(_dispatcher(settings.notifier, sender, producer, ledger))
         readiness.met("bus")
-        await _take(settings, stop, dispatcher, producer, readiness)
+        await _take(settings, stop, dispatcher, producer, ledger, readiness)
 
 
 async def _take(
@@ -57,15 +60,20 @@ async def _take(
     stop: asyncio.Event,
     dispatcher: Dispatcher,
     producer: BusProducer,
+    ledger: Ledger,
     readiness: Readiness,
 ) -> None:
+    tail = DeliveryTail(settings.kafka)
     waiting = RetryWaiting(max_held=_MAX_HELD_PER_TIER)
     intake = Intake(
         dispatcher,
         producer,
+        ledger,
         max_in_hand=2 * settings.notifier.max_waiting,
         first_delay_s=settings.notifier.retry_delays_s[0],
     )
+    fresh_hooks = GroupHooks(dispatcher, ledger, tail, lambda: None)
+    retry_hooks = GroupHooks(dispatcher, ledger, tail, waiting.forget)
     drain_s = min(settings.drain_timeout_s, settings.kafka.rebalance_timeout_ms / 2000)
     async with (
         work_consumer(
@@ -73,7 +81,7 @@ async def _take(
             topics=[topics.COMPLETED],
             group=GROUP,
             stage=STAGE,
-            hooks=DrainHooks(dispatcher, lambda: None),
+            hooks=fresh_hooks,
             drain_s=drain_s,
         ) as fresh,
         work_consumer(
@@ -81,14 +89,14 @@ async def _take(
             topics=topics.DELIVERY_RETRIES,
             group=RETRY_GROUP,
             stage=STAGE,
-            hooks=DrainHooks(dispatcher, waiting.forget),
+            hooks=retry_hooks,
             drain_s=drain_s,
         ) as retries,
     ):
         await run_until_stopped(
             stop,
-            fresh=take_fresh(fresh, intake),
-            retries=waiting.run(retries, intake),
+            fresh=take_fresh(fresh, intake, fresh_hooks),
+            retries=waiting.run(retries, intake, retry_hooks),
             settling=dispatcher.watch(),
             observing=_observe(dispatcher),
             joining=_report_joined(fresh, retries, readiness),
@@ -97,13 +105,15 @@ async def _take(
 
 
 @asynccontextmanager
-async def _dispatcher(settings: NotifierSettings, sender: Sender, producer: BusProducer) -> AsyncIterator[Dispatcher]:
+async def _dispatcher(
+    settings: NotifierSettings, sender: Sender, producer: BusProducer, ledger: Ledger
+) -> AsyncIterator[Dispatcher]:
     policy = RetryPolicy(settings.retry_delays_s, settings.retry_jitter, settings.max_retry_after_s)
     # Circuits may happen to be open whenever a delivery's turn comes; a few such turns are granted beyond the schedule.
     give_up_after_s = policy.span_s + 10 * settings.breaker_max_open_s
     dispatcher = Dispatcher(
         sender.send,
-        BusSettlement(producer, policy, give_up_after_s=give_up_after_s),
+        BusSettlement(producer, policy, ledger, give_up_after_s=give_up_after_s),
         limits=EndpointLimits(
             max_window=settings.max_connections_per_endpoint,
             breaker_failures=settings.breaker_failures,

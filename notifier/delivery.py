@@ -37,9 +37,20 @@ class Delivery:
         """Number of the next attempt, from 1."""
         return self.progress.attempts + 1
 
+    @property
+    def id(self) -> str:
+        """The same for every copy of its record and on every attempt; a replayed completion has another."""
+        p = self.progress
+        return f"{self.webhook_id}:{p.first_ms}:{p.partition}:{p.offset}"
+
     def attempted(self) -> "Delivery":
         """The same after one more attempt."""
         return replace(self, progress=self.progress.model_copy(update={"attempts": self.progress.attempts + 1}))
+
+    def anew(self, now_ms: int) -> "Delivery":
+        """The same, due now and never attempted; begun at another moment, it is another delivery to the ledger."""
+        begun = {"attempts": 0, "first_ms": now_ms, "due_ms": now_ms, "release_ms": now_ms}
+        return replace(self, progress=self.progress.model_copy(update=begun))
 
     def completion(self) -> Message:
         """The record as it stood on `tts.completed`: how a delivery begins anew."""

@@ -101,7 +101,7 @@ class Dispatcher:
             target = read_target(errand.delivery.callback, self._allowed)
         except TargetRefusedError as error:
             refused = AttemptResult(Answer.REFUSED, error=str(error))
-            self._spawn(errand, self._settlement.settle(errand, "", refused))
+            self.run(errand, self._settlement.settle(errand, "", refused))
             return
         lineup = self._lineup(target.endpoint)
         now = time.monotonic()
@@ -115,16 +115,29 @@ class Dispatcher:
             self._list(lineup)
             self._pump()
 
-    async def drain(self, partitions: Iterable[TopicPartition], timeout_s: float) -> None:
-        """Forget what is queued of these partitions, and wait until what runs of them has ended, or the time is up."""
+    def run(self, errand: Errand, work: Awaitable[None]) -> None:
+        """Run work on an errand beside the rest; when it fails, `watch` does."""
+        task = asyncio.ensure_future(work)
+        self._tasks[task] = errand.partition
+        task.add_done_callback(self._ended)
+
+    async def drain(self, partitions: Iterable[TopicPartition], timeout_s: float) -> list[Errand]:
+        """Forget what is queued of these partitions, and wait until what runs of them has ended, or the time is up.
+
+        Returns:
+            What was forgotten.
+        """
         gone = frozenset(partitions)
+        forgotten: list[Errand] = []
         for lineup in self._lineups.values():
-            kept = [entry for entry in lineup.queue if entry[0].partition not in gone]
+            forgotten += [errand for errand, _ in lineup.queue if errand.partition in gone]
+            kept = deque(entry for entry in lineup.queue if entry[0].partition not in gone)
             self._queued -= len(lineup.queue) - len(kept)
-            lineup.queue = deque(kept)
+            lineup.queue = kept
         running = [task for task, partition in self._tasks.items() if partition in gone]
         if running:
             await asyncio.wait(running, timeout=timeout_s)
+        return forgotten
 
     async def close(self) -> None:
         """Cancel what still runs."""
@@ -174,7 +187,7 @@ class Dispatcher:
             self._queued -= 1
             self._running += 1
             lineup.running += 1
-            self._spawn(errand, self._attempt(lineup, errand, target))
+            self.run(errand, self._attempt(lineup, errand, target))
             self._list(lineup)
 
     async def _attempt(self, lineup: _Lineup, errand: Errand, target: Target) -> None:
@@ -201,12 +214,7 @@ class Dispatcher:
     def _put_off(self, lineup: _Lineup, errand: Errand, reason: str, now: float) -> None:
         metrics.PUT_OFF.labels(reason).inc()
         delay_s = lineup.state.put_off_s(len(lineup.queue), now)
-        self._spawn(errand, self._settlement.put_off(errand, delay_s))
-
-    def _spawn(self, errand: Errand, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks[task] = errand.partition
-        task.add_done_callback(self._ended)
+        self.run(errand, self._settlement.put_off(errand, delay_s))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]

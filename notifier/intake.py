@@ -5,24 +5,35 @@ import time
 from collections.abc import Callable
 
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
 from infra import metrics as common_metrics
+from infra.errors import UserError
 from infra.kafka.clients import BusProducer
 from infra.kafka.dead_letters import send_dead_letter
 from infra.kafka.work import WorkConsumer
 from infra.lifecycle import Deadline
+from infra.logging import get_logger
 from notifier import metrics
 from notifier.delivery import Delivery, UnreadableDeliveryError, read_delivery
+from notifier.delivery_log import DeliveryTail
 from notifier.dispatch import Dispatcher, Errand
+from notifier.ledger import Ledger, Verdict
 from notifier.settlement import STAGE
 from notifier.waiting_room import WaitingRoom
 from schemas.codes import ErrorCode
 from schemas.topics import DELIVERY_RETRIES
 
 _FETCH = 500
+# Until it is looked at again whether another copy of a delivery has come to an end.
+_LATER_MS = 1_000
 # How long a loop sleeps at most before it looks again for stop signals, room, and what is due.
 _TICK_S = 0.2
 _SHORTEST_TICK_S = 0.005
+# Reading the end of the delivery log, while the group waits.
+_TAIL_S = 10.0
+
+_log = get_logger(__name__)
 
 
 def now_ms() -> int:
@@ -30,37 +41,60 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-class DrainHooks:
-    """On revoke: forget what waits, finish what runs."""
+class GroupHooks:
+    """On revoke: forget what waits, finish what runs. On assignment: learn what others have settled."""
 
-    def __init__(self, dispatcher: Dispatcher, forget: Callable[[], None]) -> None:
+    def __init__(self, dispatcher: Dispatcher, ledger: Ledger, tail: DeliveryTail, forget: Callable[[], None]) -> None:
         self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._tail = tail
         self._forget = forget
+        self._informed = asyncio.Event()
+
+    async def informed(self) -> None:
+        """Wait until what others settled is known: records of a new assignment may be read before that."""
+        await self._informed.wait()
 
     async def drain(self, partitions: frozenset[TopicPartition], deadline: Deadline) -> None:
         """Finish what runs of these partitions until the deadline; what only waits comes again."""
+        self._informed.clear()
         self._forget()
-        await self._dispatcher.drain(partitions, deadline.remaining_s)
+        for errand in await self._dispatcher.drain(partitions, deadline.remaining_s):
+            self._ledger.release(errand.delivery.id, errand.delivery.attempt)
 
     async def assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Nothing to prepare."""
+        """Read the end of the delivery log: a member that died may have settled more than it committed."""
+        if partitions:
+            try:
+                async with asyncio.timeout(_TAIL_S):
+                    self._ledger.recall(await self._tail.read())
+            except (KafkaError, UserError, TimeoutError) as error:
+                # Not knowing costs repeated attempts, which receivers know by their id; waiting would cost more.
+                _log.warning("end of the delivery log not read", error=type(error).__name__)
+        self._informed.set()
 
 
 class Intake:
     """What both kinds of intake share: room, reading a record, and moving on what is not due."""
 
     def __init__(
-        self, dispatcher: Dispatcher, producer: BusProducer, *, max_in_hand: int, first_delay_s: float = 0.0
+        self,
+        dispatcher: Dispatcher,
+        producer: BusProducer,
+        ledger: Ledger,
+        *,
+        max_in_hand: int,
+        first_delay_s: float = 0.0,
     ) -> None:
         self._dispatcher = dispatcher
+        self._ledger = ledger
         self._producer = producer
         self._max_in_hand = max_in_hand
         self._first_delay_s = first_delay_s
-        self._moves: set[asyncio.Task[None]] = set()
 
     def room(self) -> int:
         """How many more may be taken now."""
-        return min(_FETCH, self._max_in_hand - self._dispatcher.in_hand - len(self._moves))
+        return min(_FETCH, self._max_in_hand - self._dispatcher.in_hand)
 
     async def read(self, work: WorkConsumer, record: ConsumerRecord) -> Delivery | None:
         """The delivery of a record; None when there is nothing to deliver, and the record is finished then."""
@@ -81,29 +115,38 @@ class Intake:
             common_metrics.MESSAGES.labels(STAGE, work.topic_of(record), "finished").inc()
             work.finish(record)
 
-        if delivery.progress.due_ms <= now_ms():
-            self._dispatcher.submit(Errand(delivery, TopicPartition(record.topic, record.partition), done))
+        errand = Errand(delivery, TopicPartition(record.topic, record.partition), done)
+        due_ms = delivery.progress.due_ms
+        if due_ms > now_ms():
+            self._dispatcher.run(errand, self._move(errand, due_ms))
             return
-        task = asyncio.create_task(self._move(delivery, done))
-        self._moves.add(task)
-        task.add_done_callback(self._moves.discard)
+        match self._ledger.begin(delivery.id, delivery.attempt):
+            case Verdict.ATTEMPT:
+                self._dispatcher.submit(errand)
+            case Verdict.NOTHING:
+                metrics.REPEATED.inc()
+                done()
+            case Verdict.LATER:
+                self._dispatcher.run(errand, self._move(errand, now_ms() + _LATER_MS))
 
-    async def _move(self, delivery: Delivery, done: Callable[[], None]) -> None:
-        topic, message = delivery.waiting(now_ms(), delivery.progress.due_ms)
+    async def _move(self, errand: Errand, due_ms: int) -> None:
+        topic, message = errand.delivery.waiting(now_ms(), due_ms)
         await self._producer.deliver(topic, message)
-        done()
+        errand.done()
 
 
-async def take_fresh(work: WorkConsumer, intake: Intake) -> None:
+async def take_fresh(work: WorkConsumer, intake: Intake, hooks: GroupHooks) -> None:
     """Take completions and attempt them at once; runs until cancelled."""
     while True:
         room = intake.room()
         if room <= 0:
             await asyncio.sleep(_SHORTEST_TICK_S)
             continue
-        for record in await work.fetch(max_records=room, timeout_s=_TICK_S):
+        records = await work.fetch(max_records=room, timeout_s=_TICK_S)
+        await hooks.informed()
+        for record in records:
             delivery = await intake.read(work, record)
-            if delivery is not None:
+            if delivery is not None and work.holds(record):
                 intake.go(work, record, delivery)
 
 
@@ -124,12 +167,14 @@ class RetryWaiting:
             room.clear()
         self._paused.clear()
 
-    async def run(self, work: WorkConsumer, intake: Intake) -> None:
+    async def run(self, work: WorkConsumer, intake: Intake, hooks: GroupHooks) -> None:
         """Read, hold, release; runs until cancelled."""
         while True:
-            for record in await work.fetch(max_records=_FETCH, timeout_s=self._tick_s()):
+            records = await work.fetch(max_records=_FETCH, timeout_s=self._tick_s())
+            await hooks.informed()
+            for record in records:
                 delivery = await intake.read(work, record)
-                if delivery is not None:
+                if delivery is not None and work.holds(record):
                     self._rooms[work.topic_of(record)].add((record, delivery), delivery.progress.release_ms)
             for room in self._rooms.values():
                 for record, delivery in room.released(now_ms(), max(0, intake.room())):

@@ -1,7 +1,8 @@
 """Publishes what follows from an attempt, and only then calls the delivery's record finished.
 
 The order of the messages is what survives a crash between them: the waiting record or the dead letter first, the
-attempt's own event second, the offset last. A crash in between repeats an attempt; it never loses one.
+attempt's own event second, the offset last. A crash in between repeats an attempt; it never loses one. The event's id
+names the attempt, so that whoever reads the record again knows it is settled (see `ledger`).
 """
 
 import random
@@ -13,7 +14,9 @@ from infra.logging import get_logger, trace_id
 from notifier import metrics
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
+from notifier.delivery_log import event_id
 from notifier.dispatch import Errand
+from notifier.ledger import Ledger, Settled
 from notifier.retry import RetryDecision, RetryPolicy, decide
 from schemas import topics
 from schemas.base import utc_now
@@ -31,16 +34,18 @@ _log = get_logger(__name__)
 class BusSettlement:
     """Settles errands on the bus."""
 
-    def __init__(self, producer: BusProducer, policy: RetryPolicy, *, give_up_after_s: float) -> None:
+    def __init__(self, producer: BusProducer, policy: RetryPolicy, ledger: Ledger, *, give_up_after_s: float) -> None:
         """Wire it.
 
         Args:
             producer: where to publish.
             policy: the schedule of attempts.
+            ledger: is told what is settled.
             give_up_after_s: age of a delivery past which it is not put off any more.
         """
         self._producer = producer
         self._policy = policy
+        self._ledger = ledger
         self._give_up_after_s = give_up_after_s
 
     async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
@@ -56,7 +61,7 @@ class BusSettlement:
             await self._dead_letter(delivery, decision.reason)
         else:
             metrics.DELIVERY_SECONDS.observe(max(0.0, now.timestamp() - delivery.progress.first_ms / 1000))
-        await self._announce(delivery, event)
+        await self._announce(errand, event)
         self._log(delivery, result, decision)
         errand.done()
 
@@ -69,16 +74,25 @@ class BusSettlement:
             # Counted as the last attempt: it was due, and its endpoint was known not to answer.
             last, ended = delivery.attempted(), RetryDecision(DeliveryState.DEAD_LETTERED, reason)
             await self._dead_letter(last, reason)
-            await self._announce(last, _event(last, "", AttemptResult(Answer.CONNECTION), ended))
+            await self._announce(errand, _event(last, "", AttemptResult(Answer.CONNECTION), ended))
         else:
             topic, message = delivery.waiting(_ms(now_s), _ms(now_s + delay_s))
             await self._producer.deliver(topic, message)
+            self._ledger.release(delivery.id, delivery.attempt)
         errand.done()
 
-    async def _announce(self, delivery: Delivery, event: DeliveryAttempted) -> None:
-        message = encode(event, source=_SOURCE, context=Context(delivery.traceparent))
+    async def _announce(self, errand: Errand, event: DeliveryAttempted) -> None:
+        delivery = errand.delivery
+        message = encode(
+            event,
+            source=_SOURCE,
+            context=Context(delivery.traceparent),
+            event_id=event_id(delivery.id, event.attempt),
+        )
         await self._producer.deliver(topics.DELIVERIES, message)
-        if event.state is not DeliveryState.RETRYING:
+        ended = event.state is not DeliveryState.RETRYING
+        self._ledger.settle(Settled(delivery.id, event.attempt, ended))
+        if ended:
             metrics.DELIVERIES.labels(event.state).inc()
 
     async def _dead_letter(self, delivery: Delivery, reason: str) -> None:

@@ -12,6 +12,8 @@ from infra.lifecycle import Deadline
 from infra.settings import KafkaSettings
 
 _BATCH = 2_000
+# How long one look for records takes when there are none.
+_POLL_MS = 100
 # A log that gives nothing for so long, although its end is not reached, will not give it.
 _STALLED_S = 20.0
 
@@ -35,14 +37,7 @@ class TopicLog:
             UserError: no such topic, or the log stops giving records before its end.
         """
         async with self._reader(topic) as reader:
-            partitions = reader.assignment()
-            ends = await reader.end_offsets(partitions)
-            begins = await reader.beginning_offsets(partitions)
-            filled = {one for one in partitions if ends[one] > begins[one]}
-            reader.pause(*(partitions - filled))
-            for partition in filled:
-                reader.seek(partition, begins[partition])
-            async for record in self._until(reader, filled, ends):
+            async for record in self._until_ends(reader):
                 if key is None or record.key == key:
                     yield record
 
@@ -52,13 +47,10 @@ class TopicLog:
             place = TopicPartition(self._settings.namespace + topic, partition)
             if place not in reader.assignment():
                 return None
-            begins = await reader.beginning_offsets([place])
-            ends = await reader.end_offsets([place])
-            if not begins[place] <= offset < ends[place]:
-                return None
             reader.pause(*(reader.assignment() - {place}))
+            # Past an end, or before what is kept, the reader starts over at the first record: another offset.
             reader.seek(place, offset)
-            async for record in self._until(reader, {place}, {place: offset + 1}):
+            async for record in self._until_ends(reader, {place}):
                 return record if record.offset == offset else None
         return None
 
@@ -76,39 +68,35 @@ class TopicLog:
         finally:
             await reader.stop()
 
-    async def _until(
-        self, reader: AIOKafkaConsumer, places: set[TopicPartition], ends: dict[TopicPartition, int]
+    async def _until_ends(
+        self, reader: AIOKafkaConsumer, places: set[TopicPartition] | None = None
     ) -> AsyncIterator[ConsumerRecord]:
-        """Records of these partitions up to their ends; a partition that is done is paused."""
-        while places:
-            for partition, records in (await self._batch(reader, places, ends)).items():
+        """Records up to the end each partition had at its first fetch; a partition that is done is paused.
+
+        The end is the fetch's high watermark: asked for by itself (ListOffsets), the embedded broker over object
+        storage may answer with one of long ago.
+        """
+        waiting = set(places or reader.assignment())
+        ends: dict[TopicPartition, int] = {}
+        stall = Deadline(_STALLED_S)
+        while waiting:
+            batches = await reader.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
+            for place in waiting - ends.keys():
+                if (end := reader.highwater(place)) is not None:
+                    ends[place] = end
+            for partition, records in batches.items():
                 for record in records:
                     if record.offset < ends[partition]:
                         yield record
-            finished = await _reached(reader, places, ends)
-            places -= finished
+            # Positions count, not records: a log can end in a gap.
+            finished = {one for one in waiting & ends.keys() if await reader.position(one) >= ends[one]}
+            waiting -= finished
             reader.pause(*finished)
-
-    async def _batch(
-        self, reader: AIOKafkaConsumer, places: set[TopicPartition], ends: dict[TopicPartition, int]
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        """The next records; none when an end was reached without."""
-        clock = Deadline(_STALLED_S)
-        while not clock.passed:
-            batches: dict[TopicPartition, list[ConsumerRecord]] = await reader.getmany(
-                timeout_ms=1_000, max_records=_BATCH
-            )
-            if batches or await _reached(reader, places, ends):
-                return batches
-        names = ", ".join(f"{one.topic}/{one.partition}" for one in sorted(places))
-        raise UserError(f"Kafka at {self._settings.bootstrap_servers} stopped giving records of {names}")
-
-
-async def _reached(
-    reader: AIOKafkaConsumer, places: set[TopicPartition], ends: dict[TopicPartition, int]
-) -> set[TopicPartition]:
-    """Positions count, not records: a log can end in a gap."""
-    return {one for one in places if await reader.position(one) >= ends[one]}
+            if batches or finished:
+                stall = Deadline(_STALLED_S)
+            elif stall.passed:
+                names = ", ".join(f"{one.topic}/{one.partition}" for one in sorted(waiting))
+                raise UserError(f"Kafka at {self._settings.bootstrap_servers} stopped giving records of {names}")
 
 
 @asynccontextmanager

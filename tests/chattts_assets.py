@@ -8,9 +8,12 @@ from typing import Any, Literal
 Flaw = Literal["ends-at-once", "never-ends", "nan", "silent"]
 
 _HIDDEN = 64
+_MARKS = (
+    "Sasr Pasr Easr Stts Ptts Etts Sbreak Pbreak Ebreak uv_break v_break lbreak llbreak undefine laugh "
+    "spk_emb empty_spk music pure"
+)
 _CONTROLS = [
-    *(f"[{name}]" for name in "Sasr Pasr Easr Stts Ptts Etts Sbreak Pbreak Ebreak uv_break v_break lbreak".split()),
-    *(f"[{name}]" for name in "llbreak undefine laugh spk_emb empty_spk music pure".split()),
+    *(f"[{name}]" for name in _MARKS.split()),
     *(f"[break_{n}]" for n in range(8)),
     *(f"[laugh_{n}]" for n in range(3)),
     *(f"[oral_{n}]" for n in range(10)),
@@ -22,6 +25,13 @@ _WORDS = [
     *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
     *"，。、,.的一是在不了有和人这中大为上个国我以要他时来用们你好今天气很欢迎致电百分之二三四五六七八九十零点",
 ]
+
+
+def one_thread() -> None:
+    """Keep torch to one thread: models this small only lose by sharing their work on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def write_assets(folder: Path, flaw: Flaw | None = None) -> Path:
@@ -135,6 +145,10 @@ def _spoil(embed: Any, vocos: Any, flaw: Flaw | None) -> None:
     end = heads[0].original1.shape[0] - 1  # the last audio token ends a sentence
     with torch.no_grad():
         match flaw:
+            case None:
+                # Left alone, noise speaks up to seven seconds a word.
+                for head in heads:
+                    head.original0[end] *= 1.5
             case "ends-at-once":
                 # One end of two opposite directions always wins, whatever the model says.
                 for head in heads[:2]:

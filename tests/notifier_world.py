@@ -12,9 +12,10 @@ from aiohttp import web
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from infra.kafka.clients import bus_producer, new_consumer, start_client
+from infra.kafka.clients import bus_producer
 from infra.settings import HealthSettings, KafkaSettings
 from notifier.app import run
+from notifier.bus_log import read_log
 from notifier.settings import NotifierSettings, NotifySettings
 from schemas import topics
 from schemas.base import utc_now
@@ -121,18 +122,7 @@ async def publish_completions(kafka: KafkaSettings, request_ids: Iterable[str], 
 
 async def read_all(kafka: KafkaSettings, topic: str) -> list[Any]:
     """Every record of a topic, up to its present end."""
-    consumer = new_consumer(kafka, topic, group=None, client_id="test")
-    await start_client(consumer, kafka)
-    records: list[Any] = []
-    try:
-        partitions = sorted(consumer.assignment())
-        ends = await consumer.end_offsets(partitions)
-        while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for batch in (await consumer.getmany(timeout_ms=200)).values():
-                records += batch
-    finally:
-        await consumer.stop()
-    return records
+    return [record async for record in read_log(kafka, topic)]
 
 
 async def attempts_of(kafka: KafkaSettings) -> list[DeliveryAttempted]:

@@ -5,15 +5,19 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import aiohttp
 import numpy as np
 import soundfile
 from aiobotocore.session import get_session
+from aiohttp import web
+from aiokafka import TopicPartition
+from yarl import URL
 
 from infra.kafka.clients import BusProducer, bus_producer, new_consumer, start_client
 from infra.settings import HealthSettings, KafkaSettings, RedisSettings, S3Settings
@@ -27,7 +31,7 @@ from schemas.jobs import SynthesisJob
 from schemas.outcomes import Outcome, RenditionStored, StageProgress, SynthesisFailed
 from schemas.requests import SpeechSpec
 from tests.waiting import eventually
-from uploader.app import run
+from uploader.app import GROUP, run
 from uploader.settings import UploaderFragment, UploaderSettings
 from uploader.spool import Samples
 
@@ -182,13 +186,33 @@ class World:
     producer: BusProducer
     told: Told
     bucket: Bucket
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
+    """One past the last message published, by partition (the embedded broker's own figure is not to be had)."""
 
     async def publish(self, *takes: MadeTake) -> None:
         for take in takes:
             await self.send(take.messages())
 
     async def send(self, messages: Iterable[Message], topic: str = topics.AUDIO) -> None:
-        await self.producer.deliver(topic, *messages)
+        for future in [await self.producer.send(topic, message) for message in messages]:
+            sent = await future
+            partition = TopicPartition(sent.topic, sent.partition)
+            self.ends[partition] = max(self.ends.get(partition, 0), sent.offset + 1)
+
+    async def all_finished(self) -> None:
+        """Wait until the uploaders' offsets are behind everything published."""
+        consumer = new_consumer(self.settings.kafka, group=GROUP, client_id="test")
+        await start_client(consumer, self.settings.kafka)
+
+        async def committed() -> bool:
+            behind = {p: (end, await consumer.committed(p)) for p, end in self.ends.items()}
+            assert all(end == done for end, done in behind.values()), behind
+            return True
+
+        try:
+            await eventually(committed, 20, "offsets behind everything published", every_s=0.1)
+        finally:
+            await consumer.stop()
 
     def running(self, **fragment: Any) -> "Running":
         """The uploader in this process, with some of its settings changed."""
@@ -277,3 +301,71 @@ def loudness(samples: Samples) -> float:
 def as_json(value: bytes | str | None) -> dict[str, Any]:
     parsed: dict[str, Any] = json.loads(value or "{}")
     return parsed
+
+
+Fault = Callable[[web.Request], Awaitable[int | None]]
+"""Looks at a request on its way to storage: a status to answer with instead, or None to let it pass."""
+
+
+async def no_fault(_request: web.Request) -> int | None:
+    return None
+
+
+class StorageProxy:
+    """Stands before object storage: counts what passes, and fails or delays what it is told to."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.fault: Fault = no_fault
+        self.seen: list[tuple[str, str, int]] = []  # method, path with query, status
+        self.url = ""
+
+    def count(self, method: str, part: str) -> int:
+        """Requests of a method whose path with query contains `part`."""
+        return sum(1 for seen, path, _ in self.seen if seen == method and part in path)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        status = await self.fault(request)
+        if status is not None:
+            self.seen.append((request.method, request.raw_path, status))
+            return web.Response(status=status)
+        headers = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method,
+                URL(self._target + request.raw_path, encoded=True),
+                data=io.BytesIO(body) if body else None,
+                headers=headers,
+            ) as answer,
+        ):
+            content = await answer.read()
+            self.seen.append((request.method, request.raw_path, answer.status))
+            kept = {n: v for n, v in answer.headers.items() if n not in {"Transfer-Encoding", "Connection"}}
+            if request.method == "HEAD":
+                return web.Response(status=answer.status, headers=kept)
+            kept.pop("Content-Length", None)
+            return web.Response(status=answer.status, body=content, headers=kept)
+
+
+@asynccontextmanager
+async def serving(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """A small HTTP server on loopback; yields its address."""
+    app = web.Application(client_max_size=1 << 28)
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def storage_proxy(s3: S3Settings) -> AsyncIterator[tuple[StorageProxy, S3Settings]]:
+    """A proxy before the store, and settings that go through it."""
+    proxy = StorageProxy(s3.endpoint_url or "")
+    async with serving(proxy.handle) as url:
+        yield proxy, s3.model_copy(update={"endpoint_url": url})

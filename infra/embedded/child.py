@@ -43,8 +43,8 @@ class Restart:
 class GiveUp:
     """It keeps dying: end the stack."""
 
-    deaths: int
-    within_s: float
+    why: str
+    """To follow the child's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,18 @@ class RestartPolicy:
     max_deaths: int = 5
     window_s: float = 60.0
 
-    def decide(self, deaths: Sequence[float], now: float) -> Restart | GiveUp:
+    def decide(self, deaths: Sequence[float], now: float, *, unready: int = 0) -> Restart | GiveUp:
         """What follows a death.
 
         Args:
             deaths: when it died, by the clock of `now`, the newest last; at least one.
             now: seconds.
+            unready: how many lives in a row ended before it served. What takes long to start and then dies would
+                never reach `max_deaths` within the window.
         """
         recent = sum(1 for moment in deaths if now - moment <= self.window_s)
         if recent >= self.max_deaths:
-            return GiveUp(recent, self.window_s)
-        return Restart(min(self.longest_delay_s, self.first_delay_s * 2 ** max(0, recent - 1)))
+            return GiveUp(f"died {recent} times within {self.window_s:g} s")
+        if unready >= self.max_deaths:
+            return GiveUp(f"died {unready} times before it was ready")
+        return Restart(min(self.longest_delay_s, self.first_delay_s * 2 ** max(0, max(recent, unready) - 1)))

@@ -98,6 +98,7 @@ def ps(data_dir: Path, as_json: bool) -> None:
         return
     console = Console(soft_wrap=True)
     console.print(state_table(state))
+    console.print(f"logs: {directory.logs}", highlight=False)
     if audio:
         console.print(
             f"audio on the bus: {audio.bytes / 1024 / 1024:.1f} MiB in {audio.objects} objects", highlight=False

@@ -60,7 +60,7 @@ class StartProgress:
 
 def state_table(state: StackState) -> Table:
     """The children of a stack, for `voxbus ps`."""
-    table = Table("stage", "pid", "restarts", "state", "uptime", "log", box=None, header_style="bold", pad_edge=False)
+    table = Table("stage", "pid", "restarts", "state", "uptime", box=None, header_style="bold", pad_edge=False)
     for child in state.children:
         colour = _COLOURS.get(child.state, "white")
         table.add_row(
@@ -69,7 +69,6 @@ def state_table(state: StackState) -> Table:
             str(child.restarts),
             f"[{colour}]{child.state}[/]",
             _span(uptime_s(child)),
-            str(child.log),
         )
     return table
 

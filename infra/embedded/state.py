@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,7 +36,8 @@ class StateFile:
         """Note the change of one child."""
         self._children[view.name] = view
         state = self._state.model_copy(update={"children": tuple(self._children.values())})
-        write_atomically(self._path, state.model_dump_json(indent=1), durable=False)
+        with suppress(OSError):  # a full disk must not end the stack for the sake of a display
+            write_atomically(self._path, state.model_dump_json(indent=1), durable=False)
 
 
 def read_state(directory: DataDirectory) -> StackState:

@@ -61,6 +61,7 @@ class Child:
         self.served = asyncio.Event()
         self.stop_asked = asyncio.Event()
         self._guard, self._listener, self._policy, self._lock = guard, listener, policy, lock
+        self._serving = False
 
     async def run(self) -> None:
         """Keep it running until `stop_asked`.
@@ -69,20 +70,19 @@ class Child:
             ChildFailedError: it keeps dying.
         """
         deaths: list[float] = []
+        unready = 0
         while not self.stop_asked.is_set():
+            self._serving = False
             reason = await self._live_once()
             if self.stop_asked.is_set():
                 break
             deaths.append(time.monotonic())
             del deaths[: -self._policy.max_deaths]
-            decision = self._policy.decide(deaths, deaths[-1])
+            unready = 0 if self._serving else unready + 1
+            decision = self._policy.decide(deaths, deaths[-1], unready=unready)
             if isinstance(decision, GiveUp):
                 self._change(state="failed", pid=None, last_end=reason)
-                raise ChildFailedError(
-                    self.spec.name,
-                    f"died {decision.deaths} times within {decision.within_s:g} s, last because it {reason}",
-                    self.spec.log,
-                )
+                raise ChildFailedError(self.spec.name, f"{decision.why}, last because it {reason}", self.spec.log)
             self._change(state="restarting", pid=None, restarts=self.view.restarts + 1, last_end=reason)
             await _first(asyncio.sleep(decision.delay_s), self.stop_asked.wait())
         self._change(state="stopped", pid=None)
@@ -102,6 +102,7 @@ class Child:
         try:
             if await self._await_ready(process):
                 self._change(state="ready", ready_in_s=round(time.monotonic() - began, 2))
+                self._serving = True
                 self.served.set()
                 await _first(process.wait(), self.stop_asked.wait())
             if process.returncode is None and not self.stop_asked.is_set():
@@ -143,7 +144,7 @@ class Supervisor:
         self._policy = policy or RestartPolicy()
         self._children: dict[str, Child] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._failure: ChildFailedError | None = None
+        self._failure: Exception | None = None
         self._failed = asyncio.Event()
 
     @property
@@ -197,9 +198,14 @@ class Supervisor:
             await _first(self._children[need].served.wait(), child.stop_asked.wait())
         try:
             await child.run()
-        except ChildFailedError as error:
-            self._failure = self._failure or error
-            self._failed.set()
+        except OSError as error:
+            self._fail(ChildFailedError(child.spec.name, f"cannot be started ({error})", child.spec.log))
+        except Exception as error:  # a mistake of ours must end the stack too, not leave it one child short
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._failed.set()
 
 
 def _ending(code: int | None) -> str:

@@ -202,6 +202,8 @@ async def work_consumer(
 ) -> AsyncIterator[WorkConsumer]:
     """A member of `group` on `topics`, committing as work finishes; on leaving it drains, commits and says goodbye.
 
+    The group settles in its own time: `wait_assigned`, or the first `fetch`, waits for it.
+
     Args:
         settings: how to reach the bus.
         topics: names without namespace.
@@ -218,10 +220,12 @@ async def work_consumer(
     consumer = new_consumer(settings, group=group, client_id=f"voxbus-{stage}", prefetch_bytes=prefetch_bytes)
     hooks = hooks or NoHooks()
     work = WorkConsumer(consumer, settings, stage=stage, hooks=hooks, drain_s=drain_s)
-    consumer.subscribe([settings.namespace + topic for topic in topics], listener=work)
     committing: asyncio.Task[None] | None = None
     try:
         await start_client(consumer, settings)
+        # Only now: a start with a subscription waits for the group to settle, which takes as long as its slowest
+        # member drains, and would be taken for a bus that does not answer.
+        consumer.subscribe([settings.namespace + topic for topic in topics], listener=work)
         committing = asyncio.create_task(work.commit_every(commit_every_s))
         yield work
     finally:

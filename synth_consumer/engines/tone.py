@@ -26,6 +26,8 @@ _UNIT_S = 0.22
 _PAUSE_UNITS = 0.6
 # A step sleeps at most about this long, so that a cancel or a new take does not wait.
 _MAX_STEP_S = 0.2
+# A step that woke late is made up for by the next, up to this.
+_MAX_LATENESS_S = 0.05
 _RAMP_S = 0.01
 
 
@@ -118,7 +120,7 @@ class ToneEngine:
         # The lanes share one clock, as they would share one device; time lost while idle is not made up.
         cost = samples / _SAMPLE_RATE * self._settings.realtime_factor
         now = time.monotonic()
-        self._due = max(self._due, now - _MAX_STEP_S) + cost
+        self._due = max(self._due, now - _MAX_LATENESS_S) + cost
         if self._due > now:
             time.sleep(self._due - now)
 

@@ -10,10 +10,9 @@ from infra.kafka.topics import ensure_topics
 from infra.lifecycle import TaskFailedError
 from infra.logging import get_logger
 from schemas import topics
-from synth_consumer.engines.protocol import SpeechEngine
-from synth_consumer.engines.registry import create
 from synth_consumer.worker import metrics
 from synth_consumer.worker.devices import take_inventory
+from synth_consumer.worker.engine_factory import FACTORY
 from synth_consumer.worker.engine_keeper import EngineKeeper
 from synth_consumer.worker.engine_process import EngineLaunch, EngineRefusedError
 from synth_consumer.worker.frames import Open
@@ -28,15 +27,6 @@ from synth_consumer.worker.take_stream import Desk
 
 _log = get_logger(__name__)
 
-ENGINE_FACTORY = f"{__name__}:make_engine"
-
-
-def make_engine(settings: str) -> SpeechEngine:
-    """Called in the engine process, with the JSON of `SynthSettings` for this slot."""
-    synth = SynthSettings.model_validate_json(settings)
-    return create(synth.engine, synth, synth.lanes)
-
-
 async def current_plan(settings: SynthSettings) -> SlotPlan:
     """The plan for this machine.
 
@@ -49,7 +39,7 @@ async def current_plan(settings: SynthSettings) -> SlotPlan:
     return plan
 
 
-async def run_worker(settings: WorkerSettings, stop: asyncio.Event, *, factory: str = ENGINE_FACTORY) -> None:
+async def run_worker(settings: WorkerSettings, stop: asyncio.Event, *, factory: str = FACTORY) -> None:
     """Speak jobs until `stop`; then drain within `drain_timeout_s`.
 
     Args:

@@ -139,7 +139,7 @@ def _unpack(head: bytes, body: bytes) -> Frame:
         if body:
             fields["pcm"] = body
         return _KINDS[fields.pop("kind")](**fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FrameError(f"unreadable frame: {type(error).__name__}") from None
 
 

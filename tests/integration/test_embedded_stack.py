@@ -67,6 +67,7 @@ class Up:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.data = folder, folder / "data"
+        self.shared_ready: dict = {}
         self.notes = folder / "notes"
         (folder / "fake_stage.py").write_text(FAKE_STAGE)
         environment = os.environ | {"PYTHONPATH": str(folder), "FAKE_NOTES": str(self.notes)} | env
@@ -130,6 +131,17 @@ def up(tmp_path):
     yield start
     for each in started:
         each.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A stack that outlives the tests that only disturb it."""
+    stack = Up(tmp_path_factory.mktemp("shared"))
+    stack.shared_ready = asyncio.run(stack.ready())
+    yield stack
+    stack.process.terminate()
+    assert stack.process.wait(30) == 0
+    stack.close()
 
 
 @asynccontextmanager
@@ -208,11 +220,10 @@ async def test_nothing_outlives_a_killed_supervisor(up):
 
 
 @pytest.mark.parametrize("name", ["redis", "tansu", "seaweedfs"])
-async def test_a_killed_server_comes_back_over_its_data(up, name):
-    stack = up()
-    ready = await stack.ready()
+async def test_a_killed_server_comes_back_over_its_data(shared, name):
+    stack, ready, topic = shared, shared.shared_ready, f"kept-{name}"
     async with producer(ready["kafka"]) as client:
-        await client.send_and_wait("kept", b"before", partition=0)
+        await client.send_and_wait(topic, b"before", partition=0)
     before = stack.children()[name]
     os.kill(before["pid"], signal.SIGKILL)
 
@@ -223,14 +234,12 @@ async def test_a_killed_server_comes_back_over_its_data(up, name):
     await eventually(back, 20.0, f"{name} is back")
     assert stack.children()[name]["restarts"] == 1
     async with producer(ready["kafka"]) as client:
-        await client.send_and_wait("kept", b"after", partition=0)
-    assert await read(ready["kafka"], "kept", 2) == [b"before", b"after"]
-    assert await stack.end() == 0
+        await client.send_and_wait(topic, b"after", partition=0)
+    assert await read(ready["kafka"], topic, 2) == [b"before", b"after"]
 
 
-async def test_a_killed_stage_is_started_again_and_what_it_left_is_gone(up):
-    stack = up()
-    await stack.ready()
+async def test_a_killed_stage_is_started_again_and_what_it_left_is_gone(shared):
+    stack = shared
     before = stack.children()["one"]["pid"]
     grandchild = next(
         int(line.split()[3]) for line in stack.notes.read_text().splitlines() if f" one {before} " in line
@@ -251,14 +260,15 @@ async def test_what_keeps_dying_ends_the_stack_by_name_with_its_last_words(up):
     assert "Traceback" not in stack.stderr
 
 
-async def test_a_second_up_over_the_same_directory_is_refused(up):
-    stack = up()
-    await stack.ready()
-    second = up()
-    assert await asyncio.to_thread(second.process.wait, 20) == 1
+async def test_a_second_up_over_the_same_directory_is_refused(shared):
+    command = [str(Path(sys.executable).with_name("voxbus")), "up", "--data-dir", str(shared.data)]
+    second = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30)
+    assert second.returncode == 1
+    assert second.stdout == ""
     assert "a stack is already running over" in second.stderr
-    assert f"process {stack.process.pid}" in second.stderr
-    assert runs(stack.process.pid)
+    assert f"process {shared.process.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert (shared.data / "endpoints.json").exists()
 
 
 async def test_a_taken_port_is_left_to_its_owner(up):
@@ -282,18 +292,21 @@ async def test_stopping_while_it_starts_leaves_nothing(up):
     assert "Traceback" not in stack.stderr
 
 
-async def test_ps_shows_the_children(up):
-    stack = up()
-    await stack.ready()
-    command = [str(Path(sys.executable).with_name("voxbus")), "ps", "--data-dir", str(stack.data)]
+async def test_ps_shows_the_children(shared):
+    command = [str(Path(sys.executable).with_name("voxbus")), "ps", "--data-dir", str(shared.data)]
+    await eventually(lambda: {child["state"] for child in shared.children().values()} == {"ready"}, 20.0)
     shown = json.loads((await asyncio.to_thread(subprocess.run, [*command, "--json"], stdout=subprocess.PIPE)).stdout)
-    assert shown["supervisor"] == stack.process.pid
-    assert {child["stage"]: child["state"] for child in shown["children"]} == dict.fromkeys(
-        ("seaweedfs", "redis", "tansu", "one", "two"), "ready"
-    )
+    assert shown["supervisor"] == shared.process.pid
+    assert [child["stage"] for child in shown["children"]] == ["seaweedfs", "redis", "tansu", "one", "two"]
+    assert all(child["state"] == "ready" and child["uptime_s"] > 0 for child in shown["children"])
+    assert shown["audio_topic"]["objects"] > 0
     table = (await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, text=True)).stdout
     assert "seaweedfs" in table
-    assert await stack.end() == 0
-    after = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
-    assert after.returncode == 1
-    assert "no running stack found at" in after.stderr
+    assert str(shared.data / "logs") in table
+
+
+async def test_ps_without_a_stack_says_how_to_start_one(tmp_path):
+    command = [str(Path(sys.executable).with_name("voxbus")), "ps", "--data-dir", str(tmp_path / "none")]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"voxbus: no running stack found at {tmp_path / 'none'}: start one with `voxbus up`\n"

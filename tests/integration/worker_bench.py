@@ -2,13 +2,13 @@
 
 import asyncio
 import hashlib
-import os
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -214,14 +214,24 @@ async def worker_process(settings: WorkerSettings, **extra: str) -> AsyncIterato
 def children_of(pid: int) -> list[int]:
     """Process ids of the engine processes of a worker."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat") as stat:
-                    parent = int(stat.read().rpartition(")")[2].split()[1])
-                with open(f"/proc/{name}/cmdline") as cmdline:
-                    if parent == pid and "engine_child" in cmdline.read():
-                        found.append(int(name))
-            except (OSError, IndexError):
-                continue
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with suppress(OSError, IndexError):  # it may end while it is looked at
+            parent = int(_stat(folder)[1])
+            if parent == pid and "engine_child" in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return _stat(Path("/proc") / str(pid))[0] != "Z"
+    except OSError:
+        return False
+
+
+def _stat(folder: Path) -> list[str]:
+    """Fields of /proc/PID/stat after the name, which may hold spaces: state, parent, …"""
+    return (folder / "stat").read_text().rpartition(")")[2].split()

@@ -18,11 +18,9 @@ _DIGITS: dict[Language, dict[int, str]] = {
 }
 _POINT: dict[Language, str] = {"zh": "点", "en": " point "}
 # Words for signs that the number grammar leaves alone.
-_SIGNS: dict[Language, dict[str, str]] = {
-    "zh": dict(zip("&@+=%$¥€£°", "和 at 加 等于 百分 美元 元 欧元 英镑 度".split(), strict=True)),
-    "en": dict(
-        zip("&@+=%$¥€£°", "and at plus equals percent dollars yuan euros pounds degrees".split(), strict=True)
-    ),
+_SIGNS: dict[Language, tuple[str, ...]] = {
+    "zh": ("&和", "@at", "+加", "=等于", "%百分", "$美元", "¥元", "€欧元", "£英镑", "°度"),
+    "en": ("&and", "@at", "+plus", "=equals", "%percent", "$dollars", "¥yuan", "€euros", "£pounds", "°degrees"),
 }
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _DOTTED = re.compile(r"\d+(?:\.\d+){2,}")
@@ -47,7 +45,8 @@ def spell_out(text: str, language: Language) -> str:
     """
     plain = _DOTTED.sub(lambda match: match[0].replace(".", _POINT[language]), _THOUSANDS.sub("", text))
     words = _grammar(language)(plain).replace("\\", "")
-    for sign, word in _SIGNS[language].items():
+    for sign, *letters in _SIGNS[language]:
+        word = "".join(letters)
         words = words.replace(sign, f" {word} " if language == "en" else word)
     return _leftover_digits(words, language).translate(_QUESTIONS)
 

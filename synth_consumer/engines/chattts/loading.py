@@ -96,7 +96,7 @@ def _configuration(defaults: Any, folder: Path) -> Any:
     return config
 
 
-def override(config: Any, values: dict[str, Any]) -> None:  # noqa: ANN401 - the package has no types
+def override(config: Any, values: dict[str, Any]) -> None:
     """Put nested values over a configuration of the package, in place.
 
     Raises:

@@ -1,5 +1,6 @@
 """The engine's end of the speaker process."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -72,8 +73,10 @@ class SpeakerLink:
     def close(self) -> None:
         """End the process and wait for it."""
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+            # A pipe to a process that died may still hold a request.
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
         try:
             self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

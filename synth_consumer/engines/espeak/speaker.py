@@ -37,6 +37,7 @@ def _speak_in_fork(library: EspeakLibrary, utterance: Utterance, out: BinaryIO, 
     if pid == 0:
         status = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(timeout_s)
             pcm = library.speak(utterance)
             signal.alarm(0)
@@ -48,8 +49,9 @@ def _speak_in_fork(library: EspeakLibrary, utterance: Utterance, out: BinaryIO, 
         finally:
             os._exit(status)
     _, status = os.waitpid(pid, 0)
-    if status != 0:
-        why = f"signal {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else f"status {status}"
+    exit_code = os.waitstatus_to_exitcode(status)
+    if exit_code != 0:
+        why = signal.Signals(-exit_code).name if exit_code < 0 else f"status {exit_code}"
         _write(out, ERROR, f"espeak-ng died speaking ({why})".encode())
 
 

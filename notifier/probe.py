@@ -1,0 +1,42 @@
+"""One signed test event to a receiver, over the same road as every webhook."""
+
+import json
+from ipaddress import ip_network
+
+from notifier.attempt import Answer, AttemptResult
+from notifier.delivery import Delivery
+from notifier.sender import open_sender
+from notifier.settings import NotifierSettings
+from notifier.signing import Signer
+from notifier.targets import TargetRefusedError, read_target
+from schemas.base import utc_now
+from schemas.deliveries import DeliveryProgress
+
+# Whoever types the command may reach this machine anyway.
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+async def send_test(settings: NotifierSettings, secret: str, url: str) -> AttemptResult:
+    """Post a `webhook.test` event.
+
+    Args:
+        settings: bounds, allowed networks.
+        secret: `whsec_…`.
+        url: the receiver.
+
+    Raises:
+        UserError: the secret is not usable.
+    """
+    allowed = (*settings.allowed_private_networks, *_LOOPBACK)
+    now = utc_now()
+    event = {"type": "webhook.test", "timestamp": now.isoformat(), "data": {"message": "voxbus can reach you"}}
+    moment = int(now.timestamp() * 1000)
+    progress = DeliveryProgress(attempts=0, due_ms=moment, release_ms=moment, first_ms=moment, partition=0, offset=0)
+    delivery = Delivery(f"test-{moment}", json.dumps(event).encode(), url, (), None, progress)
+    signer = Signer(secret)
+    try:
+        target = read_target(url, allowed)
+    except TargetRefusedError as error:
+        return AttemptResult(Answer.REFUSED, error=f"the address is refused: {error}")
+    async with open_sender(settings.model_copy(update={"allowed_private_networks": allowed}), signer) as sender:
+        return await sender.send(delivery, target)

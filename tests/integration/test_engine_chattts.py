@@ -1,0 +1,148 @@
+"""The real ChatTTS package on small random weights: its traps, and how the engine steps around them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.voices import load_catalogue
+from synth_consumer.engines.chattts.engine import ChatttsEngine
+from synth_consumer.engines.protocol import EngineUnavailableError, TakeFinished
+from synth_consumer.engines.settings import ChatttsSettings
+from tests.chattts_assets import Flaw, one_thread, write_assets
+from tests.engine_driver import EN, ZH, drive, speak, task
+
+pytestmark = pytest.mark.chattts
+
+
+def loaded(folder: Path, **settings: object) -> ChatttsEngine:
+    chosen = ChatttsSettings.model_validate({"assets": str(folder), "device": "cpu", **settings})
+    engine = ChatttsEngine(chosen, load_catalogue(), lanes=2)
+    engine.load()
+    return engine
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    one_thread()
+    return write_assets(tmp_path_factory.mktemp("assets"))
+
+
+@pytest.fixture(scope="module")
+def engine(assets: Path) -> ChatttsEngine:
+    return loaded(assets)
+
+
+@pytest.fixture
+def flawed(tmp_path: Path) -> Callable[[Flaw], ChatttsEngine]:
+    return lambda flaw: loaded(write_assets(tmp_path / flaw, flaw))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "reason"), [("ends-at-once", "before its first sound"), ("nan", "not finite"), ("silent", "silent")]
+)
+def test_a_take_without_good_sound_ends_bad_audio(
+    flawed: Callable[[Flaw], ChatttsEngine], flaw: Flaw, reason: str
+) -> None:
+    outcomes = drive(flawed(flaw), [task("one", "你好。"), task("two", "Good day.")])
+
+    for outcome in outcomes.values():
+        assert outcome.failed is not None
+        assert outcome.failed.code == "bad_audio"
+        assert reason in outcome.failed.message
+        assert not outcome.blocks
+
+
+def test_a_sentence_that_never_ends_is_told_as_truncated(flawed: Callable[[Flaw], ChatttsEngine]) -> None:
+    outcome = speak(flawed("never-ends"), task("t", "好。"))
+
+    assert outcome.ends == [TakeFinished("t", truncated=True)]
+    assert 3 < len(outcome.pcm) / 24_000 < 8
+
+
+def test_a_sentence_equals_the_packages_own_infer(engine: ChatttsEngine) -> None:
+    """Same tokens, same sound: but for the quiet samples that `infer` deletes."""
+    from synth_consumer.engines.chattts.loading import import_package
+
+    chat, speaker = engine._chat, engine._speakers["female1"]
+    params = import_package().Chat.InferCodeParams(
+        prompt="[speed_5]", spk_emb=speaker, manual_seed=7, show_tqdm=False, ensure_non_empty=False
+    )
+    theirs = chat.infer(["你好。"], skip_refine_text=True, split_text=False, lang="zh", params_infer_code=params)[0]
+    ours = speak(engine, task("t", "你好。")).pcm
+    ours = ours[: len(ours) - round(0.3 * 24_000)]  # the pause behind the sentence
+
+    assert np.array_equal(ours[np.abs(ours) > 1e-5], np.clip(theirs, -1, 1))
+
+
+def test_a_voice_does_not_leak_into_the_next_request(engine: ChatttsEngine) -> None:
+    alone = speak(engine, task("t", EN, voice="male1")).pcm
+    speak(engine, task("other", EN, voice="female2"))
+
+    assert np.array_equal(speak(engine, task("t", EN, voice="male1")).pcm, alone)
+
+
+def test_a_voice_is_the_same_in_every_load(assets: Path, engine: ChatttsEngine) -> None:
+    assert loaded(assets)._speakers == engine._speakers
+    assert len(set(engine._speakers.values())) == 4
+
+
+def test_the_seed_is_heard(engine: ChatttsEngine) -> None:
+    assert len({speak(engine, task("t", EN, seed=seed)).pcm.tobytes() for seed in range(3)}) == 3
+
+
+def test_digits_and_percent_are_spoken(engine: ChatttsEngine) -> None:
+    sentences = engine._sentences(task("t", "100%"))
+
+    assert [sentence.text for sentence in sentences] == ["one hundred percent"]
+
+
+def test_control_tokens_of_a_user_never_reach_the_model(engine: ChatttsEngine) -> None:
+    sentences = engine._sentences(task("t", "好[laugh][uv_break][spk_emb][Ebreak]的"))
+
+    assert not any("[" in sentence.text for sentence in sentences)
+
+
+def test_long_text_is_split_below_the_bound(engine: ChatttsEngine) -> None:
+    sentences = engine._sentences(task("t", "今天天气很好我们去公园走走吧" * 100))
+
+    assert max(sentence.seconds for sentence in sentences) <= 25.0
+    assert "".join(sentence.text for sentence in sentences).count("公园") == 100
+
+
+def test_style_goes_through_the_models_own_refinement(engine: ChatttsEngine) -> None:
+    styled = replace(task("t", "你好。"), oral=2, laugh=1, break_=4)
+    outcome = speak(engine, styled)
+
+    assert len(outcome.ends) == 1
+    assert np.array_equal(outcome.pcm, speak(engine, styled).pcm)
+
+
+def test_sound_comes_sentence_by_sentence(engine: ChatttsEngine) -> None:
+    outcome = speak(engine, task("t", ZH))
+
+    assert outcome.ends == [TakeFinished("t")]
+    assert 0 < outcome.progress[0] < 1
+
+
+def test_the_revision_names_the_weights(assets: Path, engine: ChatttsEngine, tmp_path: Path) -> None:
+    other = loaded(write_assets(tmp_path, "silent"))
+
+    assert engine.revision.startswith("0.2.")
+    assert loaded(assets).revision == engine.revision
+    assert other.revision != engine.revision
+
+
+def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    write_assets(tmp_path)
+    (tmp_path / "asset" / "config.json").write_text('{"gpt": {"hidden_size": 128}}')
+
+    with pytest.raises(EngineUnavailableError, match="does not load the weights"):
+        loaded(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_told(assets: Path) -> None:
+    with pytest.raises(EngineUnavailableError, match="does not load"):
+        loaded(assets, device="no-such-device")

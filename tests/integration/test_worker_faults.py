@@ -1,0 +1,122 @@
+"""Engines and workers that die or hang in the middle of a take: every job still comes to one end."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from infra.settings import KafkaSettings, RedisSettings
+from schemas.codes import ErrorCode
+from schemas.dead_letters import read_dead_letter
+from tests.integration.worker_bench import (
+    Heard,
+    all_committed,
+    children_of,
+    is_alive,
+    listening,
+    make_job,
+    publish,
+    worker_process,
+    worker_settings,
+    working,
+)
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+
+async def _engine_of_a_running_take(heard: Heard) -> int:
+    await eventually(lambda: heard.chunks, 30, "a first chunk")
+    [engine] = children_of(os.getpid())
+    return engine
+
+
+async def test_an_engine_killed_in_a_take_is_replaced_and_the_job_spoken_again(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings
+) -> None:
+    jobs = [make_job(f"第{n}个长句子，慢慢地说，" * 8) for n in range(3)]
+    await publish(topics_ready, jobs)
+    settings = worker_settings(topics_ready, redis_settings, tone_realtime_factor=0.05)
+    async with listening(topics_ready) as heard, working(settings):
+        os.kill(await _engine_of_a_running_take(heard), signal.SIGKILL)
+        await eventually(lambda: len(heard.finished_jobs()) == 3, 60)
+        await all_committed(topics_ready, 3)
+    good = {event.take_id for event in heard.finished}
+    assert len(good) == 3
+    for event in heard.finished:
+        heard.check_audio(event)
+    assert heard.abandoned, "the takes that died are given up"
+    assert {event.take_id for event in heard.abandoned} == set(heard.chunks) - good
+    assert {event.code for event in heard.abandoned} == {ErrorCode.ENGINE_CRASHED}
+    assert not heard.failed
+
+
+async def test_an_engine_that_hangs_is_replaced(topics_ready: KafkaSettings, redis_settings: RedisSettings) -> None:
+    job = make_job("这一句话会停在半路上，" * 10)
+    await publish(topics_ready, [job])
+    settings = worker_settings(topics_ready, redis_settings, tone_realtime_factor=0.1, step_timeout_s=2.0)
+    async with listening(topics_ready) as heard, working(settings):
+        os.kill(await _engine_of_a_running_take(heard), signal.SIGSTOP)
+        await eventually(lambda: heard.finished, 60)
+        await all_committed(topics_ready, 1)
+    assert [event.code for event in heard.abandoned] == [ErrorCode.ENGINE_TIMEOUT]
+    assert heard.finished[0].attempts == 2
+    heard.check_audio(heard.finished[0])
+
+
+async def test_a_job_that_kills_every_engine_ends_and_its_neighbours_do_not(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings
+) -> None:
+    poison, errors = make_job("⟦crash⟧ 你好"), make_job("⟦raise⟧ 你好")
+    innocent = [make_job(f"无辜的句子{n}，" * 6) for n in range(6)]
+    await publish(topics_ready, [*innocent[:2], poison, *innocent[2:4], errors, *innocent[4:]])
+    settings = worker_settings(topics_ready, redis_settings, lanes=4, tone_realtime_factor=0.02)
+    async with listening(topics_ready) as heard, working(settings):
+        await eventually(lambda: len(heard.finished_jobs()) == 6 and len(heard.failed) == 2, 90)
+        await all_committed(topics_ready, 8)
+    assert {event.job_id: event.code for event in heard.failed} == {
+        poison.job_id: ErrorCode.ENGINE_CRASHED,
+        errors.job_id: ErrorCode.ENGINE_CRASHED,
+    }
+    assert {read_dead_letter(letter.headers).code for letter in heard.dead} == {ErrorCode.ENGINE_CRASHED}
+    assert len(heard.dead) == 2
+    assert heard.finished_jobs() == {job.job_id for job in innocent}
+
+
+async def test_a_killed_worker_takes_its_engine_along_and_another_one_does_its_work(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings
+) -> None:
+    jobs = [make_job(f"第{n}个长句子，慢慢地说，" * 6) for n in range(4)]
+    await publish(topics_ready, jobs)
+    settings = worker_settings(topics_ready, redis_settings, tone_realtime_factor=0.05)
+    async with listening(topics_ready) as heard:
+        async with worker_process(settings) as first:
+            await eventually(lambda: heard.chunks, 60, "a first chunk")
+            engines = children_of(first.pid)
+            assert engines
+            first.kill()
+            await first.wait()
+            await eventually(lambda: not any(is_alive(engine) for engine in engines), 5, "engines gone")
+        async with worker_process(settings):
+            await eventually(lambda: len(heard.finished_jobs()) == 4, 90)
+            await all_committed(topics_ready, 4)
+    for event in heard.finished:
+        heard.check_audio(event)
+    assert not heard.failed
+
+
+async def test_sigterm_finishes_what_is_in_hand_and_exits_0(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings
+) -> None:
+    jobs = [make_job(f"第{n}个长句子，慢慢地说，" * 6) for n in range(6)]
+    await publish(topics_ready, jobs)
+    settings = worker_settings(topics_ready, redis_settings, tone_realtime_factor=0.05)
+    async with listening(topics_ready) as heard, worker_process(settings) as process:
+        await eventually(lambda: heard.chunks, 60, "a first chunk")
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+        await eventually(lambda: len(heard.finished) == len(heard.chunks), 10, "no take was cut off")
+        assert not heard.abandoned
+        assert 1 <= len(heard.finished) < 6
+        await all_committed(topics_ready, len(heard.finished))

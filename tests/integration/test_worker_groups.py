@@ -1,0 +1,93 @@
+"""Slots in their group: sharing, rebalancing, whose turn it is, and being full without being put out."""
+
+from collections import Counter
+from functools import partial
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+import infra.kafka.clients
+from infra.settings import KafkaSettings, RedisSettings
+from schemas.codes import ErrorCode, Priority
+from tests.integration.worker_bench import (
+    all_committed,
+    listening,
+    make_job,
+    publish,
+    worker_settings,
+    working,
+)
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+
+async def test_interactive_overtakes_bulk_and_bulk_moves_on(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings
+) -> None:
+    bulk = [make_job(f"不急的句子，第{n}句，", Priority.BULK) for n in range(20)]
+    await publish(topics_ready, bulk)
+    # One lane, some tenths of a second a job; take ids sort by when the take began.
+    settings = worker_settings(topics_ready, redis_settings, lanes=1, tone_realtime_factor=0.08)
+    async with listening(topics_ready) as heard, working(settings):
+        await eventually(lambda: len(heard.finished) >= 2, 30)
+        before = len(heard.finished)
+        interactive = [make_job(f"很急的句子，第{n}句，") for n in range(12)]
+        await publish(topics_ready, interactive)
+        await eventually(lambda: len(heard.finished_jobs()) == 32, 60)
+    order = [event.job.priority for event in sorted(heard.finished, key=lambda event: event.take_id)]
+    last = max(index for index, priority in enumerate(order) if priority is Priority.INTERACTIVE)
+    since = order[before : last + 1]
+    assert order[last + 1 :], "interactive jobs came later and were done before the last bulk job"
+    # What was under way when they came, and one start in four.
+    assert 3 <= since.count(Priority.BULK) <= 3 + 4
+
+
+async def test_slots_of_two_workers_share_the_jobs(topics_ready: KafkaSettings, redis_settings: RedisSettings) -> None:
+    settings = worker_settings(topics_ready, redis_settings, slots=2, lanes=1, tone_realtime_factor=0.05)
+    async with listening(topics_ready) as heard, working(settings), working(settings):
+        jobs = [make_job(f"大家一起说，第{n}句，") for n in range(40)]
+        await publish(topics_ready, jobs)
+        await eventually(lambda: len(heard.finished_jobs()) == 40, 90)
+        await all_committed(topics_ready, 40)
+    for event in heard.finished:
+        heard.check_audio(event)
+    takes = Counter(event.job.job_id for event in heard.finished)
+    # A slot that joins late takes partitions over; what was in hand there may be spoken twice, and never lost.
+    assert sum(count > 1 for count in takes.values()) <= 4
+
+
+async def test_a_full_slot_stays_in_its_group(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.kafka.clients, "AIOKafkaConsumer", partial(AIOKafkaConsumer, max_poll_interval_ms=1_000))
+    jobs = [make_job(f"很长很长的句子，第{n}句，" * 10) for n in range(3)]
+    await publish(topics_ready, jobs)
+    # One lane, about 3 s a job: the slot is full for three times what the group allows between two polls.
+    settings = worker_settings(topics_ready, redis_settings, lanes=1, tone_realtime_factor=0.15)
+    async with listening(topics_ready) as heard, working(settings):
+        await eventually(lambda: len(heard.finished_jobs()) == 3, 60)
+        await all_committed(topics_ready, 3)
+    assert len(heard.chunks) == 3, "no take was begun twice"
+
+
+async def test_takes_outlive_a_rebalance_where_their_partition_stays(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings
+) -> None:
+    jobs = [make_job(f"说得很久的句子，第{n}句，" * 12) for n in range(8)]
+    await publish(topics_ready, jobs)
+    settings = worker_settings(
+        topics_ready, redis_settings, lanes=8, tone_realtime_factor=0.12, tone_lanes=8, revoke_drain_s=0.3
+    )
+    async with listening(topics_ready) as heard, working(settings):
+        await eventually(lambda: len(heard.chunks) == 8, 30, "every job has a lane")
+        under_way = set(heard.chunks)
+        async with working(settings):
+            await eventually(lambda: len(heard.finished_jobs()) == 8, 90)
+            await all_committed(topics_ready, 8)
+    outlived = [event for event in heard.finished if event.take_id in under_way]
+    assert outlived, "some partitions stayed, and their takes went on"
+    for event in heard.finished:
+        heard.check_audio(event)
+    assert {event.code for event in heard.abandoned} <= {ErrorCode.INTERNAL}
+    assert not heard.failed
