@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from infra.speech import RefusedError, Speech
 from schemas import topics
 from schemas.codec import Context, Message, context_of, new_traceparent
 from schemas.codes import ErrorCode, State
@@ -15,9 +16,7 @@ from schemas.dead_letters import dead_letter
 from schemas.requests import SynthesisAdmitted, SynthesisRequested
 from synth_consumer.dedup import ends
 from synth_consumer.dedup.door import (
-    RefusedError,
     Sender,
-    Speech,
     digest_of,
     digest_of_bytes,
     read_request,
