@@ -1,5 +1,6 @@
 """The stages of the embedded stack as data: command, environment, and how each is seen to be ready."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,12 @@ def installed_stages(
     ]
     if _exists("producers.gateway"):
         gateway = ports.port("gateway", wanted=options.gateway_port)
-        stages.append(Stage("gateway", "producers.gateway", ports={"VOXBUS_GATEWAY__PORT": gateway}))
+        health = {stage.name: f"http://127.0.0.1:{ports.port(f'{stage.name}.health')}" for stage in stages}
+        seen = {
+            "VOXBUS_GATEWAY__DEDUP_WEB": f"http://127.0.0.1:{ports.port('dedup.web')}",
+            "VOXBUS_GATEWAY__STAGES": json.dumps(health),
+        }
+        stages.append(Stage("gateway", "producers.gateway", settings=seen, ports={"VOXBUS_GATEWAY__PORT": gateway}))
     return tuple(stages)
 
 

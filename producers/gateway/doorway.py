@@ -14,10 +14,12 @@ from ulid import ULID
 from infra.speech import RefusedError, Speech
 from producers.gateway.bus_door import BusDoor
 from producers.gateway.cache import Cache
+from producers.gateway.keys import KeyRing
 from producers.gateway.problems import ProblemError
 from schemas import topics
 from schemas.base import utc_now
 from schemas.codec import Context, encode, new_traceparent
+from schemas.codes import AudioFormat
 from schemas.completions import CompletionData
 from schemas.renditions import CachedRendition
 from schemas.requests import SpeechSpec, SynthesisRequested
@@ -38,13 +40,20 @@ class Ticket:
     request: SynthesisRequested
     spec: SpeechSpec
     fingerprint: str
-    owner: str
-    traceparent: str
+    request_id: str
+    trace: str | None
 
-    @property
-    def request_id(self) -> str:
-        """Always there at this point."""
-        return str(self.request.request_id)
+    def completion(self, rendition: CachedRendition) -> CompletionData:
+        """The end of this request, when its audio was there already."""
+        return CompletionData(
+            request_id=self.request_id,
+            status="completed",
+            fingerprint=self.fingerprint,
+            cached=True,
+            audio=rendition.audio(),
+            engine=rendition.engine,
+            metadata=self.request.metadata,
+        )
 
 
 def read_body(body: bytes) -> SynthesisRequested:
@@ -56,23 +65,36 @@ def read_body(body: bytes) -> SynthesisRequested:
     try:
         return SpeechBody.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        pointer = "".join(f"/{part}" for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ProblemError(422, "invalid_request", message, pointer=pointer) from None
+        raise problem_of(error) from None
+
+
+def problem_of(error: ValidationError) -> ProblemError:
+    """The refusal that names the first field at fault, never its content."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    pointer = "".join(f"/{part}" for part in first["loc"])
+    return ProblemError(422, "invalid_request", str(first["msg"]).removeprefix("Value error, "), pointer=pointer)
 
 
 def digest_of(request: SynthesisRequested) -> str:
-    """Of a request's content without its id, to tell a repeat from another request under the same key."""
-    content = request.model_dump(mode="json", by_alias=True, exclude={"request_id"})
+    """Of a request's content, to tell a repeat from another request under the same key."""
+    content = request.model_dump(mode="json", by_alias=True)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class Doorway:
     """The way in."""
 
-    def __init__(self, speech: Speech, cache: Cache, bus: BusDoor, *, idempotency_ttl_s: int, projection_ttl_s: int):
-        self._speech, self._cache, self._bus = speech, cache, bus
+    def __init__(
+        self,
+        speech: Speech,
+        cache: Cache,
+        bus: BusDoor,
+        keys: KeyRing,
+        *,
+        idempotency_ttl_s: int,
+        projection_ttl_s: int,
+    ) -> None:
+        self._speech, self._cache, self._bus, self._keys = speech, cache, bus, keys
         self._idempotency_ttl_s, self._projection_ttl_s = idempotency_ttl_s, projection_ttl_s
 
     async def ticket(
@@ -81,21 +103,26 @@ class Doorway:
         """Check a request and give it an id.
 
         Raises:
-            ProblemError: 422, it cannot be spoken here, or its idempotency key came with another request before.
+            ProblemError: 422, it cannot be spoken here, or its idempotency key came with another request before;
+                409, its id is another owner's.
         """
         try:
             spec = self._speech.spec_of(request)
         except RefusedError as error:
             raise ProblemError(422, error.code, error.message, pointer=error.pointer) from None
-        request_id = request.request_id or str(ULID())
+        request_id = request.request_id
         if idempotency_key is not None:
-            request_id = await self._bound(request, owner, idempotency_key, request_id)
-        request = request.model_copy(update={"request_id": request_id})
-        return Ticket(request, spec, self._speech.fingerprint_of(spec), owner, trace or new_traceparent())
+            await self._claim_key(request, owner, idempotency_key)
+            request_id = request_id or self._keys.sign(owner, _id_of_key(owner, idempotency_key))
+        if request_id is None:
+            request_id = self._keys.sign(owner, str(ULID()))
+        elif not self._keys.open:
+            await self._claim_id(owner, request_id)
+        return Ticket(request, spec, self._speech.fingerprint_of(spec), request_id, trace)
 
-    async def cached(self, ticket: Ticket) -> CachedRendition | None:
-        """The stored rendition a ticket asks for."""
-        return await self._cache.rendition(ticket.fingerprint, ticket.request.format)
+    async def cached(self, ticket: Ticket, audio_format: AudioFormat | None = None) -> CachedRendition | None:
+        """The stored rendition a ticket asks for, or one in another format."""
+        return await self._cache.rendition(ticket.fingerprint, audio_format or ticket.request.format)
 
     async def publish(self, ticket: Ticket) -> None:
         """Put the request on the bus.
@@ -103,43 +130,75 @@ class Doorway:
         Raises:
             ProblemError: 503, the bus does not answer.
         """
-        await self._cache.keep_owner(ticket.request_id, ticket.owner, self._projection_ttl_s)
-        message = encode(ticket.request, source=SOURCE, context=Context(ticket.traceparent))
+        request = ticket.request
+        if request.request_id is None:
+            request = request.model_copy(update={"request_id": ticket.request_id})
+        message = encode(request, source=SOURCE, context=Context(ticket.trace or new_traceparent()))
         await self._bus.publish(topics.REQUESTS, message)
+        await self._cache.accepted(ticket.request_id, ticket.fingerprint)
 
-    async def answered(self, ticket: Ticket, completion: CompletionData) -> None:
+    async def answered(self, completion: CompletionData) -> None:
         """Remember an end that was given without the bus, so that it can be asked for again."""
-        await self._cache.keep_completion(completion, ticket.owner, self._projection_ttl_s)
+        await self._cache.keep_completion(completion, self._projection_ttl_s)
 
-    async def _bound(self, request: SynthesisRequested, owner: str, key: str, request_id: str) -> str:
-        content = f"{request_id} {digest_of(request)}"
-        claimed = await self._cache.claim(owner, key, content, self._idempotency_ttl_s)
-        if claimed is None:
-            # Without Redis the key itself makes the id, so a repeat is still one request: dedup tells them apart.
-            return "idem-" + hashlib.sha256(f"{owner}\n{key}".encode()).hexdigest()[:40]
-        bound_id, _, bound_digest = claimed[0].partition(" ")
-        if bound_digest != digest_of(request):
+    async def require_owner(self, owner: str, request_id: str) -> None:
+        """Let only the owner see a request.
+
+        Raises:
+            ProblemError: 404, it is not theirs, which nobody is told; 503, that cannot be told without Redis.
+        """
+        if self._keys.open:
+            return
+        if self._keys.is_marked(request_id):
+            if not self._keys.owns(owner, request_id):
+                raise unknown_request()
+            return
+        found = await self._cache.bound(f"owner:{request_id}")
+        if found is None:
+            raise ProblemError(503, "state_unavailable", "owners of requests cannot be told just now", retry_after_s=1)
+        if found != owner:
+            raise unknown_request()
+
+    async def _claim_key(self, request: SynthesisRequested, owner: str, key: str) -> None:
+        """The id of such a request follows from the key, so without Redis a repeat is still the same request."""
+        digest = digest_of(request)
+        claim = await self._cache.claim(f"idempotency:{_id_of_key(owner, key)}", digest, self._idempotency_ttl_s)
+        if claim is not None and claim.content != digest:
             raise ProblemError(422, "request_conflict", "this Idempotency-Key came with another request before")
-        return bound_id
+
+    async def _claim_id(self, owner: str, request_id: str) -> None:
+        """Ids that clients choose are not marked with their owner; who came first is kept in Redis."""
+        if self._keys.is_marked(request_id):
+            if self._keys.owns(owner, request_id):
+                return
+            raise _taken()
+        claim = await self._cache.claim(f"owner:{request_id}", owner, self._projection_ttl_s)
+        if claim is None:
+            raise ProblemError(
+                503,
+                "state_unavailable",
+                "ids of your own cannot be taken just now; leave request_id out",
+                retry_after_s=1,
+            )
+        if claim.content != owner:
+            raise _taken()
 
 
-def hit_completion(ticket: Ticket, rendition: CachedRendition) -> CompletionData:
-    """The completion of a request whose audio was there already."""
-    return CompletionData(
-        request_id=ticket.request_id,
-        status="completed",
-        fingerprint=ticket.fingerprint,
-        cached=True,
-        audio=rendition.audio(),
-        engine=rendition.engine,
-        metadata=ticket.request.metadata,
-    )
+def unknown_request() -> ProblemError:
+    """No such request, or not yours."""
+    return ProblemError(404, "unknown_request", "no such request, or it is forgotten by now")
 
 
-def completion_body(completion: CompletionData) -> dict[str, object]:
-    """The same form as on `tts.completed` and in the webhook."""
-    return {
-        "type": f"speech.{completion.status}",
-        "timestamp": utc_now().isoformat().replace("+00:00", "Z"),
-        "data": completion.model_dump(mode="json", exclude_none=True),
-    }
+def completion_body(completion: CompletionData) -> bytes:
+    """JSON in the form of `tts.completed` and of the webhook."""
+    at = utc_now().isoformat().replace("+00:00", "Z")
+    data = completion.model_dump_json(exclude_none=True)
+    return f'{{"type":"speech.{completion.status}","timestamp":"{at}","data":{data}}}'.encode()
+
+
+def _taken() -> ProblemError:
+    return ProblemError(409, "request_conflict", "this request_id is taken", pointer="/request_id")
+
+
+def _id_of_key(owner: str, key: str) -> str:
+    return "idem-" + hashlib.sha256(f"{owner}\n{key}".encode()).hexdigest()[:40]

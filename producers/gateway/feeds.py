@@ -1,22 +1,23 @@
-"""What the gateway hears on the bus: audio in the making, states and ends of requests. Tails without a group.
+"""What the gateway hears on the bus: audio in the making, states and ends of requests. A tail without a group.
 
 Each gateway hears everything and keeps only what somebody here waits for, so replicas need nothing of one another.
+One reader for all topics: on the embedded broker every reader costs, asked or not.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from aiokafka import ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from infra.errors import UserError
 from infra.kafka.clients import new_consumer, start_client
+from infra.kafka.ends import end_offsets
 from infra.logging import get_logger
 from infra.settings import KafkaSettings
-from producers.gateway.take_hub import TakeHub
-from schemas import topics
 from schemas.audio import AudioChunk, TakeAbandoned, TakeFinished
 from schemas.codec import DecodeError, decode, decode_chunk, event_type
+from schemas.outcomes import SynthesisFailed
 
 _log = get_logger(__name__)
 _BATCH = 500
@@ -26,13 +27,15 @@ OnRecord = Callable[[ConsumerRecord], None]
 
 
 class Tail:
-    """Follows one topic from its end on, for as long as the gateway lives; after an outage from the new end."""
+    """Follows topics from their ends on, for as long as the gateway lives; after an outage from the new ends."""
 
     def __init__(
-        self, settings: KafkaSettings, topic: str, on_record: OnRecord, on_lost: Callable[[Exception], None]
+        self, settings: KafkaSettings, handlers: Mapping[str, OnRecord], on_lost: Callable[[Exception], None]
     ) -> None:
-        self._settings, self._topic = settings, topic
-        self._on_record, self._on_lost = on_record, on_lost
+        self._settings = settings
+        self._topics = tuple(handlers)
+        self._handlers = {settings.namespace + topic: handler for topic, handler in handlers.items()}
+        self._on_lost = on_lost
         self.listening = asyncio.Event()
 
     async def run(self) -> None:
@@ -41,48 +44,78 @@ class Tail:
             try:
                 await self._listen()
             except (UserError, KafkaError, OSError) as error:
+                _log.warning("listening interrupted", error=type(error).__name__, why=str(error))
+            finally:
                 self.listening.clear()
-                self._on_lost(ConnectionError(f"lost {self._topic}"))
-                _log.warning("tail interrupted", topic=self._topic, error=type(error).__name__)
+                self._on_lost(ConnectionError("the bus was lost"))
             await asyncio.sleep(_RECONNECT_S)
 
     async def _listen(self) -> None:
-        consumer = new_consumer(
-            self._settings, self._topic, group=None, client_id=f"voxbus-gateway-{self._topic}", from_start=False
-        )
+        consumer = new_consumer(self._settings, *self._topics, group=None, client_id="voxbus-gateway", from_start=False)
         try:
             await start_client(consumer, self._settings)
-            # The ends are looked up before anybody publishes through this gateway: its answers must not be missed.
-            await asyncio.gather(*(consumer.position(partition) for partition in consumer.assignment()))
+            partitions = consumer.assignment()
+            missing = set(self._handlers) - {partition.topic for partition in partitions}
+            if missing:
+                raise UserError(f"topics are missing: {', '.join(sorted(missing))}; create them with `voxbus topics`")
+            # Before anybody publishes through this gateway: the answers must not be missed.
+            for partition, end in (await end_offsets(self._settings, partitions)).items():
+                consumer.seek(partition, end)
             self.listening.set()
-            while True:
-                for records in (await consumer.getmany(timeout_ms=1_000, max_records=_BATCH)).values():
-                    for record in records:
-                        self._on_record(record)
+            _log.info("listening", partitions=len(partitions))
+            await self._read(consumer)
         finally:
-            self.listening.clear()
             await consumer.stop()
 
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            batches = await consumer.getmany(timeout_ms=1_000, max_records=_BATCH)
+            for partition, records in batches.items():
+                handler = self._handlers[partition.topic]
+                for record in records:
+                    handler(record)
 
-def audio_into(hub: TakeHub) -> OnRecord:
-    """Reads records of `tts.audio` into the hub; what cannot be read is the uploader's to dead-letter."""
+
+def audio_into(
+    on_chunk: Callable[[AudioChunk], None],
+    on_finished: Callable[[TakeFinished], None],
+    on_abandoned: Callable[[TakeAbandoned], None],
+) -> OnRecord:
+    """Hands on what is on `tts.audio`; what cannot be read is the uploader's to dead-letter."""
 
     def on_record(record: ConsumerRecord) -> None:
         headers = [(name, value) for name, value in record.headers or () if value is not None]
         kind = event_type(headers)
         try:
             if kind == AudioChunk.ce_type:
-                hub.chunk(decode_chunk(record.key, record.value, headers))
+                on_chunk(decode_chunk(record.key, record.value, headers))
             elif kind == TakeFinished.ce_type:
-                finished = decode(TakeFinished, record.value)
-                hub.ended(finished.job.fingerprint, finished.take_id, abandoned=False)
+                on_finished(decode(TakeFinished, record.value))
             elif kind == TakeAbandoned.ce_type:
-                gone = decode(TakeAbandoned, record.value)
-                hub.ended(gone.fingerprint, gone.take_id, abandoned=True)
+                on_abandoned(decode(TakeAbandoned, record.value))
         except DecodeError:
             return
 
     return on_record
 
 
-AUDIO, STATUS, COMPLETED = topics.AUDIO, topics.STATUS, topics.COMPLETED
+def keyed_into(on_record: Callable[[bytes | None, bytes | None], None]) -> OnRecord:
+    """Hands on key and value."""
+    return lambda record: on_record(record.key, record.value)
+
+
+def failures_into(on_failed: Callable[[str], None]) -> OnRecord:
+    """Hands on the fingerprints of syntheses that failed as a whole."""
+
+    def on_record(record: ConsumerRecord) -> None:
+        kind = event_type((name, value) for name, value in record.headers or () if value is not None)
+        if kind != SynthesisFailed.ce_type:
+            return
+        try:
+            failed = decode(SynthesisFailed, record.value)
+        except DecodeError:
+            return
+        if not failed.formats:
+            on_failed(failed.fingerprint)
+
+    return on_record

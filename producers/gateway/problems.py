@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
 
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +14,7 @@ _TITLES = {
     403: "Not yours",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Conflict",
     413: "Body too large",
     415: "Unsupported media type",
@@ -37,7 +38,6 @@ class ProblemError(Exception):
         *,
         pointer: str | None = None,
         retry_after_s: float | None = None,
-        extra: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -45,25 +45,27 @@ class ProblemError(Exception):
         self.detail = detail
         self.pointer = pointer
         self.retry_after_s = retry_after_s
-        self.extra = dict(extra or {})
 
-    def response(self) -> Response:
-        """The answer that says so."""
+    def body(self) -> dict[str, object]:
+        """The problem as JSON data."""
         body: dict[str, object] = {
             "type": f"urn:voxbus:problem:{self.code}",
             "title": _TITLES.get(self.status, "Error"),
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
-            **self.extra,
         }
         if self.pointer is not None:
             body["errors"] = [{"pointer": f"#{self.pointer}", "detail": self.detail}]
+        return body
+
+    def response(self) -> Response:
+        """The answer that says so."""
         headers = {}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
         return Response(
-            json.dumps(body, ensure_ascii=False), self.status, headers, media_type="application/problem+json"
+            json.dumps(self.body(), ensure_ascii=False), self.status, headers, media_type="application/problem+json"
         )
 
 
@@ -81,6 +83,9 @@ async def on_http_exception(_request: Request, error: Exception) -> Response:
     return response
 
 
-async def on_unexpected(_request: Request, _error: Exception) -> Response:
-    """Anything else: no detail leaves the house."""
-    return ProblemError(500, "internal", "the gateway failed; the log of the gateway says where").response()
+async def on_validation(_request: Request, error: Exception) -> Response:
+    """Answer a parameter that the framework finds wrong."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    pointer = "".join(f"/{part}" for part in first["loc"])
+    return ProblemError(422, "invalid_request", str(first["msg"]), pointer=pointer).response()

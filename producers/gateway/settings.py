@@ -1,8 +1,9 @@
 """Settings of the gateway."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from infra.settings import CommonSettings, EngineSettings, Fragment
 
@@ -22,9 +23,9 @@ class GatewaySettings(Fragment):
     rate_per_s: int = Field(default=600, ge=1)
     """Token bucket of the whole installation: requests a second (600 in the source article)."""
     rate_burst: int = Field(default=600, ge=1)
-    """Size of that bucket."""
+    """Size of that bucket, a second's worth at least: the bucket is filled up once a second."""
     key_rate_per_s: int = Field(default=600, ge=1)
-    """Token bucket of each API key."""
+    """Token bucket of each API key, and its size."""
     api_keys_file: Path | None = None
     """JSON lines `{"name": …, "sha256": …}`; absent: no key is asked for. Make one with `voxbus gateway --new-key`."""
     cors_origins: tuple[str, ...] = ()
@@ -39,6 +40,12 @@ class GatewaySettings(Fragment):
     """The longest `Prefer: wait=N` that is honoured."""
     bus_timeout_s: float = Field(default=1.5, gt=0)
     """How long a publish may take before the bus counts as down (503)."""
+    object_timeout_s: float = Field(default=5.0, gt=0)
+    """How long object storage may keep a listener waiting for the next bytes."""
+    stream_timeout_s: float = Field(default=300.0, gt=0)
+    """How long a stream waits for audio that does not come."""
+    max_stream_object_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """The largest stored master that is decoded for a listener, in memory."""
     idempotency_ttl_s: int = Field(default=86_400, ge=60)
     """How long an `Idempotency-Key` is remembered."""
     projection_ttl_s: int = Field(default=86_400, ge=60)
@@ -47,12 +54,22 @@ class GatewaySettings(Fragment):
     """Base URL of the dedup app's web views: the state of a request when Redis does not know it."""
     max_queued_audio_s: float = Field(default=36_000.0, gt=0)
     """Queued audio-seconds above which bulk requests are refused with 429; interactive ones at twice that."""
-    stream_buffer_s: float = Field(default=60.0, gt=0)
+    stream_buffer_s: float = Field(default=600.0, gt=0)
     """Audio of one take kept for listeners that join late or lag, in seconds."""
     stream_buffer_bytes: int = Field(default=64 * 2**20, ge=2**20)
     """Audio kept for all takes together."""
     cancel_unheard: bool = False
     """A listener that leaves before anybody else waits cancels the work."""
+    stages: dict[str, str] = Field(default_factory=dict)
+    """Name of a stage → base URL of its health server, for the console's picture; a JSON object."""
+    scrape_every_s: float = Field(default=1.0, gt=0)
+    """How often the figures of dedup and of the stages are fetched, while anybody looks."""
+
+    @model_validator(mode="after")
+    def _bucket_holds_a_second(self) -> Self:
+        if self.rate_burst < self.rate_per_s:
+            raise ValueError("rate_burst must be at least rate_per_s")
+        return self
 
 
 class Settings(CommonSettings):

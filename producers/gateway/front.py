@@ -1,0 +1,73 @@
+"""The outermost layer: bounds what is open, counts, and answers everything that goes wrong as a problem."""
+
+import time
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra.logging import get_logger
+from producers.gateway import metrics
+from producers.gateway.door_state import GatewayState
+from producers.gateway.problems import ProblemError
+from producers.gateway.routes import speech
+
+_log = get_logger(__name__)
+_INTERNAL = "the gateway failed; the log of the gateway says where"
+
+
+class Front:
+    """ASGI: the busiest route goes straight to its handler, all others through the framework."""
+
+    def __init__(self, app: ASGIApp, state: GatewayState) -> None:
+        self._app, self._state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+        began = time.perf_counter()
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._state.open += 1
+        try:
+            await self._serve(scope, receive, counted)
+        except ProblemError as problem:
+            if status:
+                _log.warning("answer broken off", code=problem.code)
+            else:
+                await problem.response()(scope, receive, counted)
+        except Exception as error:
+            _log.exception("not handled", path_length=len(scope["path"]))
+            if status:
+                raise
+            await ProblemError(500, "internal", _INTERNAL).response()(scope, receive, counted)
+            del error
+        finally:
+            self._state.open -= 1
+            route = _route(scope)
+            metrics.REQUESTS.labels(route, str(status)).inc()
+            metrics.LATENCY.labels(route).observe(time.perf_counter() - began)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._state.open > self._state.settings.gateway.max_connections:
+            raise ProblemError(503, "too_many_connections", "as much is open as this gateway serves", retry_after_s=1)
+        if scope["path"] == "/v1/speech" and scope["method"] == "POST":
+            scope["app"] = self._app
+            response = await speech.speak(Request(scope, receive))
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _route(scope: Scope) -> str:
+    """The pattern, never the path."""
+    if scope["path"] == "/v1/speech":
+        return "/v1/speech"
+    return getattr(scope.get("route"), "path", "none")
