@@ -1,6 +1,7 @@
 """`voxbus gateway`: one HTTP gateway, as a container runs it."""
 
 import asyncio
+import logging
 
 import click
 import uvloop
@@ -23,6 +24,8 @@ def gateway(new_key: str | None) -> None:
         return
     settings = load(Settings)
     configure(settings.log, stage="gateway")
+    # It tells of every WebSocket with its path and query.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     get_logger(__name__).info("starting", settings=masked(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))

@@ -32,7 +32,7 @@ from producers.gateway.front import Front
 from producers.gateway.keys import load_keys
 from producers.gateway.limits import Limits
 from producers.gateway.pipeline import Pipeline
-from producers.gateway.problems import ProblemError, on_http_exception, on_problem, on_validation
+from producers.gateway.problems import ProblemError, on_http_exception, on_problem, on_unexpected, on_validation
 from producers.gateway.projection import Projection
 from producers.gateway.redis_line import redis_line
 from producers.gateway.routes import about, openai, requests, speech, stream
@@ -135,6 +135,7 @@ def web_app(state: GatewayState) -> ASGIApp:
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(Exception, on_unexpected)
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from schemas.base import utc_now
 from schemas.codes import PERCENT_AT, State
 from schemas.completions import CompletionData, RequestStatus
 
+_VIEW_LAG_S = 300
 _FIRST_ASKED_S, _LAST_ASKED_S = 2.0, 15.0
 
 
@@ -143,6 +144,10 @@ class GatewayState:
     def following(self, request_id: str) -> Following:
         """States of a request from now on."""
         return Following(self.followers, request_id)
+
+    async def told(self, completion: CompletionData) -> None:
+        """An end was told to a client: from now on it is the answer at every door, though dedup's view may lag."""
+        await self.cache.keep_completion(completion, _VIEW_LAG_S)
 
     async def status(self, owner: str, request_id: str) -> RequestStatus:
         """Where a request is.

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator
 from typing import Literal, Protocol
 
 import numpy
+import numpy.typing
 import soundfile
+import soxr
 
 StreamFormat = Literal["mp3", "opus", "flac", "wav", "pcm"]
 
@@ -23,6 +25,8 @@ MEDIA_TYPES: dict[StreamFormat, str] = {
     "pcm": "audio/pcm",
 }
 _CONTAINERS = {"mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz; the codec knows no others
+_OPUS_RATE = 24_000
 _MP3_LEVEL = 0.6  # 64 kbit/s at 24 kHz mono
 _UNKNOWN_LENGTH = 0xFFFFFFFF
 
@@ -81,20 +85,24 @@ class _Drain(io.RawIOBase):
 class _FileEncoder:
     def __init__(self, audio_format: StreamFormat, sample_rate: int) -> None:
         container, subtype = _CONTAINERS[audio_format]
+        rate = sample_rate if audio_format != "opus" or sample_rate in _OPUS_RATES else _OPUS_RATE
         self._drain = _Drain()
         # A constant bit rate lets players tell the length of an MP3 whose header could not be written at the end.
         constant = {"bitrate_mode": "CONSTANT", "compression_level": _MP3_LEVEL} if audio_format == "mp3" else {}
-        self._file = soundfile.SoundFile(
-            self._drain, "w", sample_rate, 1, subtype=subtype, format=container, **constant
-        )
+        self._file = soundfile.SoundFile(self._drain, "w", rate, 1, subtype=subtype, format=container, **constant)
+        self._resampler = soxr.ResampleStream(sample_rate, rate, 1, dtype="int16") if rate != sample_rate else None
 
     def encode(self, pcm: bytes) -> bytes:
-        self._file.write(numpy.frombuffer(pcm, dtype="<i2"))
+        self._write(numpy.frombuffer(pcm, dtype="<i2"), last=False)
         return self._drain.drained()
 
     def finish(self) -> bytes:
+        self._write(numpy.zeros(0, dtype="<i2"), last=True)
         self._file.close()
         return self._drain.drained()
+
+    def _write(self, samples: numpy.typing.NDArray[numpy.int16], *, last: bool) -> None:
+        self._file.write(self._resampler.resample_chunk(samples, last=last) if self._resampler else samples)
 
 
 class _RawEncoder:

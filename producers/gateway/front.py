@@ -8,11 +8,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra.logging import get_logger
 from producers.gateway import metrics
 from producers.gateway.door_state import GatewayState
-from producers.gateway.problems import ProblemError
+from producers.gateway.problems import ProblemError, internal_problem
 from producers.gateway.routes import speech
 
 _log = get_logger(__name__)
-_INTERNAL = "the gateway failed; the log of the gateway says where"
 
 
 class Front:
@@ -43,12 +42,10 @@ class Front:
                 _log.warning("answer broken off", code=problem.code)
             else:
                 await problem.response()(scope, receive, counted)
-        except Exception as error:
+        except Exception:
             _log.exception("not handled", path_length=len(scope["path"]))
-            if status:
-                raise
-            await ProblemError(500, "internal", _INTERNAL).response()(scope, receive, counted)
-            del error
+            if not status:  # an answer that has begun is broken off
+                await internal_problem().response()(scope, receive, counted)
         finally:
             self._state.open -= 1
             route = _route(scope)

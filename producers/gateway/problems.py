@@ -89,3 +89,13 @@ async def on_validation(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     pointer = "".join(f"/{part}" for part in first["loc"])
     return ProblemError(422, "invalid_request", str(first["msg"]), pointer=pointer).response()
+
+
+async def on_unexpected(_request: Request, _error: Exception) -> Response:
+    """Anything else. The framework raises the error again after this answer, so that it is logged."""
+    return internal_problem().response()
+
+
+def internal_problem() -> ProblemError:
+    """A fault of ours: no detail leaves the house."""
+    return ProblemError(500, "internal", "the gateway failed; its log says where")

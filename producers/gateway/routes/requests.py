@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from producers.gateway.door_state import GatewayState, state_of
+from producers.gateway.listening import completion_of
 from producers.gateway.problems import ProblemError
 from producers.gateway.routes.openapi import AUDIO, EVENTS, POLL
 from schemas.codes import State
@@ -65,6 +66,8 @@ async def _events(state: GatewayState, owner: str, request_id: str, last: str) -
                     return
                 yield b": still here\n\n"
                 current = await _asked_again(state, owner, request_id)
+            if current is not None and current.state.terminal:
+                await state.told(completion_of(current))
             if current is not None and _event_id(current) > last:
                 last = _event_id(current)
                 yield f"id: {last}\nevent: status\ndata: {current.model_dump_json(exclude_none=True)}\n\n".encode()

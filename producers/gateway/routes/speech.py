@@ -54,6 +54,7 @@ async def _wait(state: GatewayState, ticket: Ticket, wait_s: float) -> Response:
                 completion = await asyncio.shield(future)
         except (TimeoutError, ConnectionError):
             return _accepted(state, ticket)
+    await state.told(completion)
     metrics.SPEECH.labels("waited").inc()
     headers = {"Preference-Applied": f"wait={wait_s:g}"}
     return Response(completion_body(completion), media_type=_JSON, headers=headers)

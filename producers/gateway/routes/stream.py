@@ -134,7 +134,6 @@ async def _talk(state: GatewayState, line: Line, owner: str, message: dict[str, 
     )
     if rendition is not None and ticket.request.callback_url is None:
         completion = ticket.completion(rendition)
-        await state.doorway.answered(completion)
         metrics.SPEECH.labels("streamed_hit").inc()
         await _play(
             line, state.listening(ticket.fingerprint, ended(completion), offset), ticket.request_id, stored=True
@@ -146,7 +145,7 @@ async def _talk(state: GatewayState, line: Line, owner: str, message: dict[str, 
         await state.doorway.publish(ticket)
         metrics.SPEECH.labels("streamed").inc()
         listening = state.listening(ticket.fingerprint, future, offset)
-        await _play(line, listening, ticket.request_id, stored=master is not None)
+        await _play(state, line, listening, ticket.request_id, stored=master is not None)
 
 
 async def _resume(state: GatewayState, line: Line, owner: str, request_id: object, offset: int) -> None:
@@ -159,10 +158,10 @@ async def _resume(state: GatewayState, line: Line, owner: str, request_id: objec
         if status.state.terminal and not future.done():
             future.set_result(completion_of(status))
         listening = state.listening(status.fingerprint, future, offset)
-        await _play(line, listening, request_id, stored=status.state is State.COMPLETED)
+        await _play(state, line, listening, request_id, stored=status.state is State.COMPLETED)
 
 
-async def _play(line: Line, listening: Listening, request_id: str, *, stored: bool) -> None:
+async def _play(state: GatewayState, line: Line, listening: Listening, request_id: str, *, stored: bool) -> None:
     began = False
     offset = listening.sample
     async for block in listening.from_store() if stored else listening.blocks():
@@ -177,6 +176,7 @@ async def _play(line: Line, listening: Listening, request_id: str, *, stored: bo
             completion = await asyncio.shield(listening.completion)
     except TimeoutError:
         raise ProblemError(504, "deadline_exceeded", "the end of the request was not heard in time") from None
+    await state.told(completion)
     if completion.audio is None:
         raise failure_of(completion)
     await line.event(event="completed", samples=listening.sample, **json.loads(completion_body(completion)))
