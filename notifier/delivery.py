@@ -26,11 +26,8 @@ class Delivery:
     """Those of the completion."""
     traceparent: str | None
     progress: DeliveryProgress
-
-    @property
-    def webhook_id(self) -> str:
-        """One for life."""
-        return webhook_id(self.request_id)
+    webhook_id: str
+    """One for life."""
 
     @property
     def attempt(self) -> int:
@@ -101,7 +98,8 @@ def read_delivery(record: ConsumerRecord, first_delay_s: float = 0.0) -> Deliver
         offset=record.offset,
     )
     kept = tuple((name, value) for name, value in headers if name != _PROGRESS_HEADER)
-    return Delivery(request_id, record.value, callback, kept, context.traceparent, _progress(headers) or fresh)
+    progress = _progress(headers) or fresh
+    return Delivery(request_id, record.value, callback, kept, context.traceparent, progress, webhook_id(request_id))
 
 
 def _progress(headers: Iterable[tuple[str, bytes]]) -> DeliveryProgress | None:

@@ -1,6 +1,6 @@
 """Shares connections among endpoints, so that one that hangs costs the others nothing.
 
-Deliveries queue per endpoint and take turns; a queue may hold no more than the room that is left for all, so it
+Deliveries queue per endpoint and take turns; a queue may be only twice as long as the room that is left for all, so it
 shrinks as the whole fills. What finds no place, or meets an open circuit, is put off to the retry topics instead of
 waiting here.
 """
@@ -23,6 +23,11 @@ from notifier.targets import Target, TargetRefusedError, read_target
 
 # Endpoints remembered; past it those are forgotten that have nothing to do.
 _MAX_ENDPOINTS = 4_096
+# Attempts that were answered and whose event is on its way: what a kill repeats. A slow bus slows deliveries then.
+_MAX_UNNOTED = 512
+# A queue may be so many times as long as the room that is left for all (dynamic thresholds, as switches share their
+# buffers): one busy endpoint gets two thirds of the whole, ten get 9.5% each, and a newcomer always finds a place.
+_QUEUE_SHARE = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +87,7 @@ class Dispatcher:
         self._lineups: dict[str, _Lineup] = {}
         self._round: deque[_Lineup] = deque()
         self._running = 0
+        self._unnoted = 0
         self._queued = 0
         self._tasks: dict[asyncio.Task[None], TopicPartition] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -107,7 +113,7 @@ class Dispatcher:
         now = time.monotonic()
         if lineup.state.breaker(now) is Breaker.OPEN:
             self._put_off(lineup, errand, "circuit open", now)
-        elif len(lineup.queue) >= self._max_waiting - self._queued:
+        elif len(lineup.queue) >= _QUEUE_SHARE * (self._max_waiting - self._queued):
             self._put_off(lineup, errand, "queue full", now)
         else:
             lineup.queue.append((errand, target))
@@ -178,7 +184,7 @@ class Dispatcher:
     def _pump(self) -> None:
         """Start what may start: one of each endpoint in turn, while there are connections."""
         now = time.monotonic()
-        while self._round and self._running < self._max_connections:
+        while self._round and self._running < self._max_connections and self._unnoted < _MAX_UNNOTED:
             lineup = self._round.popleft()
             lineup.listed = False
             if not lineup.queue or lineup.running >= lineup.state.window(now):
@@ -203,7 +209,12 @@ class Dispatcher:
             self._flush(lineup, now)
         self._list(lineup)
         self._pump()
-        await self._settlement.settle(errand, lineup.name, result)
+        self._unnoted += 1
+        try:
+            await self._settlement.settle(errand, lineup.name, result)
+        finally:
+            self._unnoted -= 1
+        self._pump()
 
     def _flush(self, lineup: _Lineup, now: float) -> None:
         self._queued -= len(lineup.queue)

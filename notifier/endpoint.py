@@ -109,5 +109,10 @@ class Endpoint:
 
     @property
     def _rate(self) -> float:
-        """Deliveries a second it can take, by Little's law: what runs at once over how long each takes."""
-        return min(_FASTEST_RATE, max(_SLOWEST_RATE, self._window / max(self._mean_s, 1e-6)))
+        """Deliveries a second it can take, by Little's law: what runs at once over how long each takes.
+
+        One that answers will soon be given its whole window. Too high an estimate costs a second trip over the bus,
+        too low a one leaves the endpoint idle.
+        """
+        window = self._window if self._failures else self._limits.max_window
+        return min(_FASTEST_RATE, max(_SLOWEST_RATE, window / max(self._mean_s, 1e-6)))

@@ -19,7 +19,7 @@ from notifier.delivery import Delivery, UnreadableDeliveryError, read_delivery
 from notifier.delivery_log import DeliveryTail
 from notifier.dispatch import Dispatcher, Errand
 from notifier.ledger import Ledger, Verdict
-from notifier.settlement import STAGE
+from notifier.settlement import STAGE, BusSettlement
 from notifier.waiting_room import WaitingRoom
 from schemas.codes import ErrorCode
 from schemas.topics import DELIVERY_RETRIES
@@ -81,6 +81,7 @@ class Intake:
         self,
         dispatcher: Dispatcher,
         producer: BusProducer,
+        settlement: BusSettlement,
         ledger: Ledger,
         *,
         max_in_hand: int,
@@ -89,6 +90,7 @@ class Intake:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._producer = producer
+        self._settlement = settlement
         self._max_in_hand = max_in_hand
         self._first_delay_s = first_delay_s
 
@@ -130,8 +132,7 @@ class Intake:
                 self._dispatcher.run(errand, self._move(errand, now_ms() + _LATER_MS))
 
     async def _move(self, errand: Errand, due_ms: int) -> None:
-        topic, message = errand.delivery.waiting(now_ms(), due_ms)
-        await self._producer.deliver(topic, message)
+        await self._settlement.wait(errand.delivery, due_ms)
         errand.done()
 
 

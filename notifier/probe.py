@@ -7,7 +7,7 @@ from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
 from notifier.sender import open_sender
 from notifier.settings import NotifierSettings
-from notifier.signing import Signer
+from notifier.signing import Signer, webhook_id
 from notifier.targets import TargetRefusedError, read_target
 from schemas.base import utc_now
 from schemas.deliveries import DeliveryProgress
@@ -32,7 +32,8 @@ async def send_test(settings: NotifierSettings, secret: str, url: str) -> Attemp
     event = {"type": "webhook.test", "timestamp": now.isoformat(), "data": {"message": "voxbus can reach you"}}
     moment = int(now.timestamp() * 1000)
     progress = DeliveryProgress(attempts=0, due_ms=moment, release_ms=moment, first_ms=moment, partition=0, offset=0)
-    delivery = Delivery(f"test-{moment}", json.dumps(event).encode(), url, (), None, progress)
+    name = f"test-{moment}"
+    delivery = Delivery(name, json.dumps(event).encode(), url, (), None, progress, webhook_id(name))
     signer = Signer(secret)
     try:
         target = read_target(url, allowed)

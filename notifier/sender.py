@@ -75,6 +75,8 @@ class Sender:
 
     async def _discard(self, response: aiohttp.ClientResponse) -> None:
         """Read what is left, so that the connection can be used again; give both up when it is much or slow."""
+        if response.content.at_eof():
+            return
         left = self._max_response_bytes
         try:
             async with asyncio.timeout(_BODY_S):

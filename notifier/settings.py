@@ -46,7 +46,7 @@ class NotifierSettings(Fragment):
     """Attempts running at once, over all endpoints."""
     max_connections_per_endpoint: int = Field(default=64, ge=1)
     """Attempts running at once to one host and port that answers; one that does not gets fewer."""
-    max_waiting: int = Field(default=4_000, ge=16)
+    max_waiting: int = Field(default=6_000, ge=16)
     """Deliveries in hand that wait for a connection; what one endpoint may take of it shrinks as it fills."""
     breaker_failures: int = Field(default=10, ge=1)
     """Failures in a row, of an endpoint that does not answer, after which it is left alone for a while."""

@@ -5,11 +5,15 @@ attempt's own event second, the offset last. A crash in between repeats an attem
 names the attempt, so that whoever reads the record again knows it is settled (see `ledger`).
 """
 
+import asyncio
 import random
 from datetime import timedelta
 
+from aiokafka.errors import KafkaError
+
 from infra import metrics as common_metrics
 from infra.kafka.clients import BusProducer
+from infra.lifecycle import Deadline
 from infra.logging import get_logger, trace_id
 from notifier import metrics
 from notifier.attempt import Answer, AttemptResult
@@ -20,13 +24,16 @@ from notifier.ledger import Ledger, Settled
 from notifier.retry import RetryDecision, RetryPolicy, decide
 from schemas import topics
 from schemas.base import utc_now
-from schemas.codec import Context, encode
+from schemas.codec import Context, Message, encode
 from schemas.codes import ErrorCode
 from schemas.dead_letters import dead_letter
 from schemas.deliveries import DeliveryAttempted, DeliveryState
 
 STAGE = "notify"
 _SOURCE = "voxbus/notifier"
+# A bus that restarts is back by then; the client's own retries come before.
+_PATIENCE_S = 120.0
+_PAUSE_S = 1.0
 
 _log = get_logger(__name__)
 
@@ -55,8 +62,7 @@ class BusSettlement:
         now = utc_now()
         event = _event(delivery, endpoint, result, decision)
         if decision.delay_s is not None:
-            topic, message = delivery.waiting(_ms(now.timestamp()), _ms(now.timestamp() + decision.delay_s))
-            await self._producer.deliver(topic, message)
+            await self.wait(delivery, _ms(now.timestamp() + decision.delay_s))
         elif decision.state is DeliveryState.DEAD_LETTERED:
             await self._dead_letter(delivery, decision.reason)
         else:
@@ -76,10 +82,14 @@ class BusSettlement:
             await self._dead_letter(last, reason)
             await self._announce(errand, _event(last, "", AttemptResult(Answer.CONNECTION), ended))
         else:
-            topic, message = delivery.waiting(_ms(now_s), _ms(now_s + delay_s))
-            await self._producer.deliver(topic, message)
+            await self.wait(delivery, _ms(now_s + delay_s))
             self._ledger.release(delivery.id, delivery.attempt)
         errand.done()
+
+    async def wait(self, delivery: Delivery, due_ms: int) -> None:
+        """Let a delivery wait on the bus until it is due."""
+        topic, message = delivery.waiting(_ms(utc_now().timestamp()), due_ms)
+        await self._publish(topic, message)
 
     async def _announce(self, errand: Errand, event: DeliveryAttempted) -> None:
         delivery = errand.delivery
@@ -89,7 +99,7 @@ class BusSettlement:
             context=Context(delivery.traceparent),
             event_id=event_id(delivery.id, event.attempt),
         )
-        await self._producer.deliver(topics.DELIVERIES, message)
+        await self._publish(topics.DELIVERIES, message)
         ended = event.state is not DeliveryState.RETRYING
         self._ledger.settle(Settled(delivery.id, event.attempt, ended))
         if ended:
@@ -106,9 +116,26 @@ class BusSettlement:
             offset=delivery.progress.offset,
         )
         whole = delivery.completion()
-        await self._producer.deliver(topics.DEAD_LETTERS, letter.message_of(whole.key, whole.value, whole.headers))
+        await self._publish(topics.DEAD_LETTERS, letter.message_of(whole.key, whole.value, whole.headers))
         common_metrics.DEAD_LETTERED.labels(STAGE, ErrorCode.INTERNAL).inc()
         _log.warning("webhook dead-lettered", request_id=delivery.request_id, reason=reason)
+
+    async def _publish(self, topic: str, message: Message) -> None:
+        """Publish, with patience: giving up means that what was answered is asked for again.
+
+        Raises:
+            KafkaError: the bus took nothing for minutes.
+        """
+        patience = Deadline(_PATIENCE_S)
+        while True:
+            try:
+                await self._producer.deliver(topic, message)
+                return
+            except KafkaError as error:
+                if patience.passed:
+                    raise
+                _log.warning("bus does not take messages", topic=topic, error=type(error).__name__)
+                await asyncio.sleep(_PAUSE_S)
 
     @staticmethod
     def _log(delivery: Delivery, result: AttemptResult, decision: RetryDecision) -> None:

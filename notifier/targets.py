@@ -8,6 +8,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from yarl import URL
@@ -73,7 +74,8 @@ class Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def read_target(address: str, allowed: Collection[Network]) -> Target:
+@lru_cache(maxsize=4_096)  # receivers are few, deliveries many; what is written in an address does not change
+def read_target(address: str, allowed: tuple[Network, ...]) -> Target:
     """Judge a callback address as written.
 
     Args:

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from infra.errors import UserError
 from infra.kafka.clients import BusProducer, bus_producer, new_consumer, start_client
+from infra.kafka.topics import ensure_topics
 from infra.settings import KafkaSettings
 from producers.errors import PublishError
 from schemas import topics
@@ -20,7 +21,6 @@ OnRecord = Callable[[bytes | None, bytes | None], None]
 OnLost = Callable[[Exception], None]
 """Called once when listening ended by itself; nothing comes any more. Listening anew is the caller's decision."""
 
-_METADATA_TIMEOUT_S = 5.0
 # Records handed over between two turns of the event loop.
 _BATCH = 500
 
@@ -47,7 +47,7 @@ class KafkaBus:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
             producer = await resources.enter_async_context(bus_producer(self._settings, client_id=self._client_id))
-            await self._require_topic(producer)
+            await self._require_topic()
             self._resources = resources.pop_all()
         self._producer = producer
         return self
@@ -87,15 +87,11 @@ class KafkaBus:
         task = asyncio.create_task(_hand_over(consumer, on_record, on_lost), name=f"listen {topic}")
         self._resources.push_async_callback(_cancelled, task)
 
-    async def _require_topic(self, producer: BusProducer) -> None:
-        name = self._settings.namespace + topics.REQUESTS
-        try:
-            async with asyncio.timeout(_METADATA_TIMEOUT_S):
-                known = await producer.partitions(topics.REQUESTS)
-        except (TimeoutError, KafkaError):
-            known = 0
-        if not known:
-            address = self._settings.bootstrap_servers
+    async def _require_topic(self) -> None:
+        """Asked of the list of all topics: asking for one by name makes many brokers create it, with their defaults."""
+        found = {state.name: state for state in await ensure_topics(self._settings, create=False)}
+        if found[topics.REQUESTS].result == "missing":
+            name, address = self._settings.namespace + topics.REQUESTS, self._settings.bootstrap_servers
             raise UserError(f"Kafka at {address} has no topic {name}; create the topics with `voxbus topics`")
 
 

@@ -1,12 +1,14 @@
 """Dead letters as they lie on their topic: found, chosen, and made into messages again."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
 
 from infra.errors import UserError
+from producers.drafts import new_request_id
 from producers.topic_log import TopicLog, headers_of
 from schemas import topics
 from schemas.codec import Message
@@ -70,6 +72,23 @@ async def whole_message(log: TopicLog, letter: Letter) -> Message:
     if hashlib.sha256(value).hexdigest() != reason.value_sha256:
         raise UserError(f"dead letter {letter.id} holds only the head of {place}, where something else lies now")
     return Message(record.key, value, tuple(headers_of(record)))
+
+
+def under_new_id(letter: Letter, message: Message) -> tuple[str, Message]:
+    """The same request under a fresh id, and that id: what ended under its own stays ended.
+
+    Raises:
+        UserError: the message is no request that could have an id.
+    """
+    try:
+        data = json.loads(message.value)
+    except ValueError:
+        data = None
+    if letter.reason.topic != topics.REQUESTS or not isinstance(data, dict):
+        raise UserError(f"dead letter {letter.id} is no readable request, so it cannot have another id")
+    request_id = new_request_id()
+    value = json.dumps({**data, "request_id": request_id}, ensure_ascii=False).encode()
+    return request_id, Message(request_id.encode(), value, message.headers)
 
 
 def _letter(record: ConsumerRecord) -> Letter | None:

@@ -14,11 +14,12 @@ from rich.table import Table
 from infra.errors import UserError
 from infra.kafka.clients import BusProducer, bus_producer
 from producers.connection import ClientSettings, client_settings, endpoints_option
-from producers.dead_letters import Choice, Letter, letters, whole_message
+from producers.dead_letters import Choice, Letter, letters, under_new_id, whole_message
 from producers.errors import PublishError
 from producers.terminal import note, run
 from producers.topic_log import TopicLog, topic_log
 from schemas import topics
+from schemas.codec import Message
 from schemas.codes import ErrorCode
 
 _CODES = [str(code) for code in ErrorCode]
@@ -97,11 +98,13 @@ def show(letter_id: str, content: bool, endpoints: Path | None) -> None:
 @dlq.command()
 @click.argument("letter_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that the other options leave.")
+@click.option("--new-id", is_flag=True, help="Requests get a fresh id, which is printed.")
 @_choice_options
 @endpoints_option
 def replay(
     letter_ids: tuple[str, ...],
     everything: bool,
+    new_id: bool,
     code: str | None,
     stage: str | None,
     topic: str | None,
@@ -109,18 +112,23 @@ def replay(
 ) -> None:
     """Publish dead letters again to the topics they came from, whole, as they first came.
 
-    The letters themselves stay. Remove the cause first, or they come back.
+    The letters themselves stay. Remove the cause first, or they come back. A request that ended as failed under an
+    id of its own stays ended, for a repeated id changes nothing: replay it with --new-id.
 
     \b
     Examples:
       voxbus dlq replay 3:17 0:4
-      voxbus dlq replay --all --code storage_unavailable
+      voxbus dlq replay --all --code unsupported_voice --new-id
     """
     if bool(letter_ids) == everything:
         raise click.UsageError("name the dead letters, or say --all")
-    replayed, failed = run(_replay(client_settings(endpoints), _choice(code, stage, topic, letter_ids)))
+    choice = _choice(code, stage, topic, letter_ids)
+    replayed, failed = run(_replay(client_settings(endpoints), choice, new_id=new_id))
     for message in failed:
         note(f"voxbus: {message}")
+    for letter_id, request_id in replayed.items():
+        if request_id:
+            click.echo(f"{letter_id} {request_id}")
     click.echo(f"{len(replayed)} replayed" + (f", {len(failed)} not" if failed else ""))
     missing = sorted(set(letter_ids) - set(replayed)) if not failed else []
     if missing:
@@ -134,15 +142,18 @@ async def _found(settings: ClientSettings, choice: Choice) -> list[Letter]:
         return [letter async for letter in letters(log, choice)]
 
 
-async def _replay(settings: ClientSettings, choice: Choice) -> tuple[list[str], list[str]]:
-    """Ids that were published, and why others were not."""
-    replayed: list[str] = []
+async def _replay(settings: ClientSettings, choice: Choice, *, new_id: bool) -> tuple[dict[str, str | None], list[str]]:
+    """Ids of the letters that were published, with their new request ids, and why others were not."""
+    replayed: dict[str, str | None] = {}
     failed: list[str] = []
     async with _log_and_producer(settings) as (log, source, producer):
         async for letter in letters(log, choice):
             try:
-                await _publish(producer, letter, source)
-                replayed.append(letter.id)
+                message, request_id = await whole_message(source, letter), None
+                if new_id:
+                    request_id, message = under_new_id(letter, message)
+                await _publish(producer, letter, message)
+                replayed[letter.id] = request_id
             except UserError as error:
                 failed.append(str(error))
     return replayed, failed
@@ -159,8 +170,7 @@ async def _log_and_producer(settings: ClientSettings) -> AsyncIterator[tuple[Top
         yield log, source, producer
 
 
-async def _publish(producer: BusProducer, letter: Letter, source: TopicLog) -> None:
-    message = await whole_message(source, letter)
+async def _publish(producer: BusProducer, letter: Letter, message: Message) -> None:
     try:
         await producer.deliver(letter.reason.topic, message)
     except MessageSizeTooLargeError:

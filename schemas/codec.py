@@ -90,7 +90,7 @@ def decode(model: type[EventT], value: bytes | None) -> EventT:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         pointer = "".join(f"/{part}" for part in first["loc"])
-        raise DecodeError(first["msg"], pointer) from None
+        raise DecodeError(first["msg"].removeprefix("Value error, "), pointer) from None
 
 
 def encode_chunk(chunk: AudioChunk, *, source: str, context: Context | None = None) -> Message:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 from aiobotocore.session import get_session
 
 from infra.kafka.topics import ensure_topics, require_topics
@@ -34,6 +35,11 @@ hypothesis.settings.load_profile("voxbus")
 def pytest_configure(config: pytest.Config) -> None:
     if _backend() not in _BACKENDS:
         raise pytest.UsageError(f"VOXBUS_TEST_BACKEND is {_backend()!r}; it must be one of {', '.join(_BACKENDS)}")
+    # Log lines go where pytest collects them, and not to the standard output that some tests read.
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer(key_order=["event"])],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
 
 
 def pytest_report_header() -> str:

@@ -6,7 +6,7 @@ within a take, and interleaved with those of other takes.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -69,32 +69,36 @@ def problem_of(take: Take, event: TakeFinished) -> str | None:
 
     The checksum is compared later, away from the event loop.
     """
-    if take.spoiled is not None:
-        return take.spoiled
     missing = event.chunks - sum(1 for index in take.chunks if index < event.chunks)
-    if missing:
-        return f"{missing} of {event.chunks} chunks did not arrive"
-    if len(take.chunks) > event.chunks:
-        return f"{len(take.chunks)} chunks arrived, {event.chunks} were announced"
-    if take.samples != event.samples:
-        return f"{take.samples} samples arrived, {event.samples} were announced"
-    if take.chunks and take.sample_rate != event.sample_rate:
-        return f"chunks have {take.sample_rate} Hz, {event.sample_rate} Hz were announced"
-    return None
+    problems = (
+        (take.spoiled is not None, take.spoiled),
+        ((take.job_id, take.fingerprint) != (event.job.job_id, event.job.fingerprint), "the chunks are another job's"),
+        (missing > 0, f"{missing} of {event.chunks} chunks did not arrive"),
+        (len(take.chunks) > event.chunks, f"{len(take.chunks)} chunks arrived, {event.chunks} were announced"),
+        (take.samples != event.samples, f"{take.samples} samples arrived, {event.samples} were announced"),
+        (
+            take.sample_rate != event.sample_rate,
+            f"chunks have {take.sample_rate} Hz, {event.sample_rate} Hz were announced",
+        ),
+    )
+    return next((words for present, words in problems if present), None)
 
 
 class _Recent:
-    """A bounded memory of ids, oldest forgotten first."""
+    """A bounded memory of ids, each with a word why; oldest forgotten first."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._ids: OrderedDict[str, str] = OrderedDict()
 
-    def add(self, identifier: str) -> None:
-        self._ids[identifier] = None
+    def add(self, identifier: str, why: str = "") -> None:
+        self._ids[identifier] = why
         self._ids.move_to_end(identifier)
         while len(self._ids) > self._size:
             self._ids.popitem(last=False)
+
+    def why(self, identifier: str) -> str | None:
+        return self._ids.get(identifier)
 
     def __contains__(self, identifier: str) -> bool:
         return identifier in self._ids
@@ -159,8 +163,7 @@ class Assembly:
         take = self._growing.pop(event.take_id, None)
         if take is None:
             take = Take(event.take_id, event.job.job_id, event.job.fingerprint, event.sample_rate, now)
-            if event.take_id in self._dropped_takes:
-                take.spoiled = "the take was given up before it ended"
+            take.spoiled = self._dropped_takes.why(event.take_id)
         take.positions.append(position)
         self._in_hand[event.take_id] = take
         return EndedTake(take, event, problem_of(take, event))
@@ -195,21 +198,23 @@ class Assembly:
             return [take]
         self._stored_jobs.add(take.job_id)
         superseded = [other for other in self._growing.values() if other.job_id == take.job_id]
-        return [take, *self._drop(superseded)]
+        return [take, *self._drop(superseded, "another take of the job is stored")]
 
     def abandoned(self, take_id: str) -> Take | None:
         """The worker gave the take up; None when nothing of it is here."""
         take = self._growing.get(take_id)
-        return self._drop([take])[0] if take else None
+        return self._drop([take], "its worker had abandoned it")[0] if take else None
 
     def stale(self, *, now: float, after_s: float) -> list[Take]:
         """Drop the takes that nothing was heard of for so long; their records end now."""
-        return self._drop([take for take in self._growing.values() if now - take.heard_at >= after_s])
+        silent = [take for take in self._growing.values() if now - take.heard_at >= after_s]
+        return self._drop(silent, f"given up after {after_s:g} s without a chunk")
 
     def idlest(self) -> Take | None:
         """Drop the growing take that was silent longest, to make room; its records end now."""
         oldest = min(self._growing.values(), key=lambda take: take.heard_at, default=None)
-        return self._drop([oldest])[0] if oldest else None
+        why = "given up as the spool was full; raise VOXBUS_UPLOADER__SPOOL__DISK_BYTES"
+        return self._drop([oldest], why)[0] if oldest else None
 
     def heard_all(self, now: float) -> None:
         """Reading went on after a pause, during which nothing could be heard of any take."""
@@ -242,9 +247,8 @@ class Assembly:
             or chunk.job_id in self._stored_jobs
         )
 
-    def _drop(self, takes: Iterable[Take]) -> list[Take]:
-        dropped = list(takes)
-        for take in dropped:
+    def _drop(self, takes: list[Take], why: str) -> list[Take]:
+        for take in takes:
             self._growing.pop(take.take_id, None)
-            self._dropped_takes.add(take.take_id)
-        return dropped
+            self._dropped_takes.add(take.take_id, why)
+        return takes

@@ -19,6 +19,7 @@ SILENT_PEAK = 328
 SILENT_FRAME_RMS = 104
 """-50 dBFS: a frame of 20 ms below counts as silence."""
 MAX_SILENCE_SHARE = 0.95
+"""Of a take that pauses longer than its text's marks explain."""
 CLIPPED_AT = 32_760
 """Samples at least this far from zero stand at full scale, rounding allowed."""
 MAX_CLIPPED_SHARE = 0.05
@@ -29,11 +30,16 @@ MAX_STUCK_RUN_S = 0.5
 """One and the same value, not near zero, for half a second: a constant, not sound."""
 
 # Seconds one written character may take. Ideographs, kana and hangul are whole syllables: 3 to 6 a second are
-# usual. Letters of alphabets: 12 to 20 a second are usual, digits and abbreviations many fewer ("www", "1,234,567").
+# usual. Letters of alphabets: 12 to 20 a second are usual, fewer in abbreviations ("www"). Digits in long numbers take
+# most ("1,234,567": 0.9 s a digit by the slowest voice). Marks and symbols are a pause, or are read aloud ("%", "@").
 SYLLABLE_S = (0.04, 2.0)
 LETTER_S = (0.012, 1.2)
+DIGIT_S = (0.012, 2.5)
+MARK_S = (0.0, 1.2)
 PAUSES_S = 10.0
 """Added to the upper bound: breaks, laughter, breath at both ends."""
+BREATH_S = 3.0
+"""Silence that needs no mark in the text."""
 TRUNCATED_FACTOR = 4.0
 """A take its engine admits to have cut may be this many times shorter; shorter still, it is truncated to nothing."""
 
@@ -48,6 +54,16 @@ class Sound:
     clipped_share: float  # of samples
     clipped_run_s: float  # longest run at full scale
     stuck_run_s: float  # longest run of one value that is not near zero
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds of silence."""
+        return self.seconds * self.silence_share
+
+    @property
+    def audible_s(self) -> float:
+        """Seconds that are not silence."""
+        return self.seconds - self.silent_s
 
 
 def measure(samples: Samples, sample_rate: int) -> Sound:
@@ -85,14 +101,9 @@ def measure(samples: Samples, sample_rate: int) -> Sound:
 
 
 def length_bounds(text: str) -> tuple[float, float]:
-    """Seconds a text may take: (shortest, longest) that is still believable, at any speed setting."""
-    syllables = sum(1 for ch in text if _is_syllable(ch))
-    letters = sum(1 for ch in text if ch.isalnum()) - syllables
-    # Marks and symbols are silent, or read aloud ("%", "@"): they raise the upper bound only.
-    others = len(text) - syllables - letters
-    shortest = syllables * SYLLABLE_S[0] + letters * LETTER_S[0]
-    longest = syllables * SYLLABLE_S[1] + (letters + others) * LETTER_S[1] + PAUSES_S
-    return shortest, longest
+    """Seconds a text may take: (least that is heard, longest in all) still believable, at any speed setting."""
+    bounds = [_bounds(character) for character in text]
+    return sum(least for least, _ in bounds), sum(most for _, most in bounds) + PAUSES_S
 
 
 def fault_of(sound: Sound, text: str, *, truncated: bool) -> str | None:
@@ -106,7 +117,10 @@ def fault_of(sound: Sound, text: str, *, truncated: bool) -> str | None:
     faults = (
         (sound.seconds <= 0, "the audio is empty"),
         (sound.peak < SILENT_PEAK, "the audio is silent"),
-        (sound.silence_share > MAX_SILENCE_SHARE, f"the audio is silent for {sound.silence_share:.0%} of its time"),
+        (
+            sound.silence_share > MAX_SILENCE_SHARE and sound.silent_s > _pauses_s(text),
+            f"the audio is silent for {sound.silence_share:.0%} of its time",
+        ),
         (
             sound.clipped_share > MAX_CLIPPED_SHARE,
             f"the audio is clipped: {sound.clipped_share:.0%} of it at full scale",
@@ -118,18 +132,31 @@ def fault_of(sound: Sound, text: str, *, truncated: bool) -> str | None:
         (sound.stuck_run_s > MAX_STUCK_RUN_S, f"the audio stands still for {sound.stuck_run_s:.1f} s"),
     )
     fault = next((message for present, message in faults if present), None)
-    return fault or _length_fault(sound.seconds, text, truncated=truncated)
+    return fault or _length_fault(sound, text, truncated=truncated)
 
 
-def _length_fault(seconds: float, text: str, *, truncated: bool) -> str | None:
-    shortest, longest = length_bounds(text)
-    if truncated and seconds < shortest / TRUNCATED_FACTOR:
-        return f"the audio was cut to {seconds:.1f} s, too little of the text"
-    if not truncated and seconds < shortest:
-        return f"the audio is {seconds:.1f} s long, too short for the text (at least {shortest:.1f} s)"
-    if seconds > longest:
-        return f"the audio is {seconds:.1f} s long, too long for the text (at most {longest:.1f} s)"
+def _length_fault(sound: Sound, text: str, *, truncated: bool) -> str | None:
+    least, longest = length_bounds(text)
+    heard = f"{sound.audible_s:.1f} s of the audio are heard"
+    if truncated and sound.audible_s < least / TRUNCATED_FACTOR:
+        return f"{heard} after it was cut: too little of the text"
+    if not truncated and sound.audible_s < least:
+        return f"{heard}: too short for the text (at least {least:.1f} s)"
+    if sound.seconds > longest:
+        return f"the audio is {sound.seconds:.1f} s long: too long for the text (at most {longest:.1f} s)"
     return None
+
+
+def _pauses_s(text: str) -> float:
+    return BREATH_S + MARK_S[1] * sum(1 for character in text if not character.isalnum())
+
+
+def _bounds(character: str) -> tuple[float, float]:
+    if _is_syllable(character):
+        return SYLLABLE_S
+    if character.isdigit():
+        return DIGIT_S
+    return LETTER_S if character.isalpha() else MARK_S
 
 
 class _LongestRun:

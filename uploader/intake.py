@@ -141,7 +141,7 @@ class Intake:
         except Exception:
             # Nobody foresaw it; whoever waits is told all the same, and the partition goes on.
             _log.exception("take failed unexpectedly", take_id=ended.take.take_id, job_id=ended.take.job_id)
-            outcome = _unforeseen(ended.take.fingerprint, ended.take.job_id)
+            outcome = _unforeseen(ended.event.job.fingerprint, ended.event.job.job_id)
         await self._tell(outcome, context)
         stored = isinstance(outcome, RenditionStored)
         settled, *superseded = self._assembly.settled(ended.take, stored=stored)

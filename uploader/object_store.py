@@ -14,7 +14,7 @@ from typing import IO
 from aiobotocore.client import AioBaseClient
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from infra.errors import ServerUnavailableError, UserError
 from infra.settings import S3Settings
@@ -140,11 +140,15 @@ class ObjectStore:
 
         Raises:
             StorageUnavailableError: it does not.
-            UserError: there is no such bucket.
+            UserError: there is no such bucket, or no credentials to ask with.
         """
         with storage_errors():
             try:
                 await self.client.head_bucket(Bucket=self.bucket)
+            except (NoCredentialsError, PartialCredentialsError):
+                raise UserError(
+                    "no credentials for object storage; set VOXBUS_S3__ACCESS_KEY_ID and VOXBUS_S3__SECRET_ACCESS_KEY"
+                ) from None
             except ClientError as error:
                 if code_of(error) not in _NO_BUCKET:
                     raise

@@ -38,6 +38,8 @@ class RenditionMaker:
         samples: SamplesSource,
         patience: Patience,
         progress: Progress,
+        *,
+        new: bool = False,
     ) -> Files:
         """Have every format stored.
 
@@ -47,13 +49,13 @@ class RenditionMaker:
             samples: asked only when something is missing.
             patience: how long storage may be down.
             progress: told when encoding and when uploading begins.
+            new: nothing of the synthesis is stored, so nothing has to be looked up.
 
         Raises:
             StorageUnavailableError, TranscodeError, and what `samples` raises.
         """
         wanted = list(dict.fromkeys(formats))
-        found = await asyncio.gather(*(self._library.rendition(facts, each, patience) for each in wanted))
-        files = {each: stored for each, stored in zip(wanted, found, strict=True) if stored is not None}
+        files = {} if new else await self._stored(facts, wanted, patience)
         missing = [each for each in wanted if each not in files]
         if missing:
             await progress(State.TRANSCODING)
@@ -62,6 +64,10 @@ class RenditionMaker:
                 await progress(State.UPLOADING)
                 files |= await self._store(facts, encoded, patience)
         return files
+
+    async def _stored(self, facts: SynthesisFacts, formats: list[AudioFormat], patience: Patience) -> Files:
+        found = await _together(self._library.rendition(facts, each, patience) for each in formats)
+        return {each: stored for each, stored in zip(formats, found, strict=True) if stored is not None}
 
     async def _encode(
         self, facts: SynthesisFacts, formats: list[AudioFormat], samples: Samples, made: ExitStack

@@ -1,6 +1,8 @@
 """Settings of the uploader: `VOXBUS_UPLOADER__…`, beside the common ones."""
 
-from pydantic import Field, SecretStr
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 
 from infra.settings import CommonSettings, Fragment
 
@@ -24,6 +26,12 @@ class SpoolSettings(Fragment):
     """No take may be larger (three hours at 24 kHz)."""
     stale_after_s: float = Field(default=600.0, gt=0)
     """A take that nothing more was heard of is dropped: its worker died, and the job comes again as another take."""
+
+    @model_validator(mode="after")
+    def _takes_fit(self) -> Self:
+        if self.take_bytes > self.disk_bytes:
+            raise ValueError("take_bytes must not be above disk_bytes: the largest take must fit on disk")
+        return self
 
 
 class CdnSettings(Fragment):

@@ -14,6 +14,7 @@ from uploader.patience import Patience
 _log = get_logger(__name__)
 _DOWN_AFTER_S = 2.0
 _PROBE_EVERY_S = 1.0
+_FORGOTTEN_AFTER_S = 30.0  # longer than any pause between attempts: then the failure is another one
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ class StorageState:
         self._readiness = readiness
         self._clock = clock
         self._failing_since: float | None = None
+        self._failed_at = 0.0
         self._down = False
         readiness.met("storage")
 
@@ -47,7 +49,9 @@ class StorageState:
     def failed(self) -> None:
         """A request did not get through."""
         now = self._clock()
-        self._failing_since = now if self._failing_since is None else self._failing_since
+        if self._failing_since is None or now - self._failed_at > _FORGOTTEN_AFTER_S:
+            self._failing_since = now
+        self._failed_at = now
         if not self._down and now - self._failing_since >= _DOWN_AFTER_S:
             self._down = True
             self._readiness.unmet("storage", "object storage does not answer")

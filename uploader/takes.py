@@ -67,12 +67,12 @@ class TakeStorer:
         async def samples() -> Samples:
             if ended.problem is None and facts.pcm_sha256 == ended.event.sha256:
                 return await self.pool.run(self.spool.samples, ended.take.take_id)
-            return await self.masters.samples(self.library.key_of_master(facts), patience)
+            return await self.masters.samples(self.library.key_of_master(facts), facts.pcm_sha256, patience)
 
         async def progress(state: State) -> None:
             await self.outcomes.progress(job.fingerprint, job.job_id, state, context)
 
-        files = await self.maker.ensure(facts, (MASTER, *job.formats), samples, patience, progress)
+        files = await self.maker.ensure(facts, (MASTER, *job.formats), samples, patience, progress, new=stored is None)
         if self.cdn.configured:
             await progress(State.REFRESHING)
             await self.cdn.refresh([files[each].url for each in dict.fromkeys(job.formats)])

@@ -48,7 +48,7 @@ class Transcoder:
         facts = await self._facts(request, patience)
 
         async def samples() -> Samples:
-            return await self.masters.samples(request.master.key, patience)
+            return await self.masters.samples(request.master.key, facts.pcm_sha256, patience)
 
         async def progress(state: State) -> None:
             await self.outcomes.progress(request.fingerprint, request.job_id, state, context)

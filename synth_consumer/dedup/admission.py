@@ -127,8 +127,8 @@ class Admission:
         )
         # Published before the event is acknowledged, and again when the same message is delivered again.
         outputs = (
-            say(topics.ADMITTED, admitted, Context(trace)),
             ends.progressed(asker, State.ACCEPTED, 0, now=now),
+            say(topics.ADMITTED, admitted, Context(trace)),
         )
         writes = () if known else (Write("requests", request_id.encode(), row),)
         return Step("accepted", writes, outputs)

@@ -121,7 +121,8 @@ class Agents:
             topics.TICKS: handlers.tick,
         }
         for topic, handler in roads.items():
-            channel = app.topic(self._namespace + topic, key_type=bytes, value_type=bytes, allow_empty=True)
+            # Raw: what cannot be decoded must reach the handler, for an error before it ends the whole agent.
+            channel = app.topic(self._namespace + topic, key_serializer="raw", value_serializer="raw", allow_empty=True)
             app.agent(channel, name=handler.__name__)(self._agent(topic, handler))
 
     def _agent(self, topic: str, handler: Handler) -> Callable[[Any], Awaitable[None]]:

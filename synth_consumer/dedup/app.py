@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faust.exceptions import ConsistencyError
+
 from infra import metrics
 from infra.errors import UserError
 from infra.health import Readiness, health_server
@@ -166,6 +168,21 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Run one worker until `stop` is set."""
-    async with worker(settings) as one:
-        await one.serve(stop)
+    """Run one worker until `stop` is set.
+
+    Raises:
+        UserError: it could not begin or go on; what was in hand is done again by whoever takes its partitions.
+    """
+    try:
+        async with worker(settings) as one:
+            await one.serve(stop)
+    except UserError:
+        raise
+    except ConsistencyError:
+        raise UserError(
+            f"the rows in {settings.dedup.data_dir} belong to another bus, or to one that lost its log; "
+            "remove that folder (VOXBUS_DEDUP__DATA_DIR) and they are read anew"
+        ) from None
+    except Exception as error:
+        _log.exception("cannot go on")
+        raise UserError(f"the dedup worker cannot go on ({type(error).__name__}: {error}); see its log") from None

@@ -77,14 +77,15 @@ def on_waiter_due(row: WaiterRow, *, now: float) -> Step | None:
 
 def on_synthesis_due(view: View, row: SynthesisRow, policy: Policy, *, now: float) -> Step | None:
     """A stored synthesis is forgotten, a silent one driven again or given up; None when it is too early."""
-    if due_at(row) > now or row.state == "failed":
+    if due_at(row) > now:
         return None
     waiting = tuple(view.waiters(row.fingerprint))
     if row.stored is not None:
         return _stored_due(row, waiting, policy, now)
     theirs = tuple(waiter for waiter in waiting if waiter.job_id == row.job_id)
     alive = max((waiter.expires_at for waiter in theirs), default=0.0)
-    if alive > now and row.drive < policy.max_drives:
+    # One that says `failed` here was left by a worker that was killed while it told the waiters.
+    if row.state == "pending" and alive > now and row.drive < policy.max_drives:
         return redriven(row, policy, now=now, deadline_at=alive)
     message = "no audio came, although the work was given out again" if row.drive > 1 else "no audio came in time"
     return give_up(row, theirs, _deadline(message, row.drive), now=now)

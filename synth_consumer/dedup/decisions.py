@@ -34,7 +34,7 @@ def on_admitted(
     waiter = _waiter_of(request, trace)
     if waiter.expires_at <= now:
         return Step("expired", outputs=ends.expired(Asker.of(waiter), now=now))
-    if row is None or row.state == "failed" or (row.state == "stored" and row.due_at <= now):
+    if row is None or row.state == "failed" or _outdated(view, row, now):
         return _new(request, waiter, policy, now=now, ref=ref)
     if row.stored is None:
         return _join(row, waiter, now)
@@ -42,6 +42,11 @@ def on_admitted(
         told = ends.completed(Asker.of(waiter), row.stored, request.format, cached=True, now=now)
         return Step("stored", outputs=told)
     return _await_rendition(row, row.stored, waiter, policy, now=now, ref=ref)
+
+
+def _outdated(view: View, row: SynthesisRow, now: float) -> bool:
+    # Whoever still waits for one of its formats keeps a stored synthesis alive.
+    return row.state == "stored" and row.due_at <= now and not any(True for _ in view.waiters(row.fingerprint))
 
 
 def _waiter_of(request: SynthesisAdmitted, trace: str | None) -> WaiterRow:

@@ -165,7 +165,9 @@ class Tables:
         return rebuild
 
     async def _rebuild(self, name: TableName) -> None:
-        held = {tp.partition for tp in self._app.assignor.assigned_actives() if tp.topic == self.changelog_topic(name)}
+        topic, assignor = self.changelog_topic(name), self._app.assignor
+        held = {tp.partition for tp in assignor.assigned_actives() if tp.topic == topic}
+        copied = {tp.partition for tp in assignor.assigned_standbys() if tp.topic == topic}
         for agenda in self._agendas.values():
             agenda.drop(name)
         if name == "waiters":
@@ -178,7 +180,7 @@ class Tables:
             partition = partition_of(key.split(b"/", 1)[0], self._partitions)
             if partition in held:
                 self._index(name, key, _ROWS[name].from_bytes(value), partition)
-            else:
+            elif partition not in copied:
                 lost.append(key)
         store = self._tables[name].data
         if isinstance(store, MemoryStore):

@@ -1,8 +1,9 @@
-"""Faust on this project's bus: its app from our settings, and three corrections to its Kafka consumer.
+"""Faust on this project's bus: its app from our settings, and corrections to its Kafka consumer.
 
 Read in faust-streaming 0.15.3, `faust/transport/`: a fetch waits 1.5 s, written into the source, which a broker that
 waits it out turns into 1.5 s a hop; a rebalance forgets acknowledged offsets before it commits them, so that every
-joining worker makes all others do their last events again; and the check for idle partitions reports healthy ones.
+joining worker makes all others do their last events again; the check for idle partitions reports healthy ones; and
+where a changelog ends is asked with ListOffsets, which the embedded broker answers too low: rows would stay away.
 """
 
 import ssl
@@ -14,6 +15,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from yarl import URL
 
+from infra.kafka.ends import end_offsets
 from infra.settings import KafkaSettings
 from synth_consumer.dedup.settings import DedupSettings
 from synth_consumer.dedup.tables import ChangelogTable
@@ -22,26 +24,29 @@ GROUP = "voxbus.dedup"
 
 
 class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Fetches with the wait the settings name."""
+    """Fetches with the wait the settings name, and takes the ends of changelogs from a fetch."""
 
     mundane_level = "debug"
-    fetch_max_wait_ms = 500
+    kafka: KafkaSettings
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = self.fetch_max_wait_ms
+        consumer._fetch_max_wait_ms = self.kafka.fetch_max_wait_ms
         return consumer
+
+    async def _highwaters(self, partitions: Any) -> dict[Any, int]:
+        return dict(await end_offsets(self.kafka, list(partitions)))
 
 
 class CarefulConsumer(Consumer):  # type: ignore[misc]
     """Finishes and commits what is in hand before partitions are given back."""
 
     mundane_level = "debug"
-    fetch_max_wait_ms = 500
+    kafka: KafkaSettings
 
     def _new_consumer_thread(self) -> Any:
         thread = PromptThread(self, loop=self.loop, beacon=self.beacon)
-        thread.fetch_max_wait_ms = self.fetch_max_wait_ms
+        thread.kafka = self.kafka
         return thread
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
@@ -101,6 +106,7 @@ def new_app(kafka: KafkaSettings, dedup: DedupSettings, *, partitions: int, web_
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
         producer_linger=kafka.linger_ms / 1000,
+        producer_max_batch_size=262_144,  # as in infra.kafka.clients
         producer_partitioner=DefaultPartitioner(),
         producer_request_timeout=kafka.request_timeout_ms / 1000,
         store="rocksdb://" if dedup.store == "rocksdb" else "memory://",
@@ -120,10 +126,14 @@ def new_app(kafka: KafkaSettings, dedup: DedupSettings, *, partitions: int, web_
     )
 
     class OurConsumer(CarefulConsumer):
-        fetch_max_wait_ms = kafka.fetch_max_wait_ms
+        pass
 
     class OurTransport(Transport):  # type: ignore[misc]
         Consumer = OurConsumer
 
+    OurConsumer.kafka = kafka
+
     app.transport = OurTransport(brokers, app)
+    # Beyond 100 waiting changelog messages Faust stops reading and polls every 0.1 s. What is in hand is bounded here.
+    app.producer.buffer.max_messages = 1_000_000
     return app

@@ -18,7 +18,7 @@ Pcm = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class SpeechTask:
-    """One take to speak. `text` is canonical; `seed` is always set (derived from the fingerprint when none was given)."""
+    """One take to speak. `text` is canonical; `seed` is always set (from the fingerprint when none was given)."""
 
     take_id: str
     text: str

@@ -38,8 +38,10 @@ class ChatttsSettings(Fragment):
     """The folder that holds `asset/` with the weights. Nothing is ever downloaded."""
     device: Literal["auto", "cpu"] | str = "auto"
     """`cpu`, `cuda`, `cuda:1`, …; auto takes the first GPU where there is one."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of one slot. Absent: torch's own choice, one per core, which is too many beside other slots."""
     lanes: int = Field(default=4, ge=1, le=64)
-    """Takes held at once; they take turns sentence by sentence."""
+    """Takes held at once; they take turns, some tokens each."""
     max_sentence_s: float = Field(default=25.0, ge=3, le=30)
     """Text is split below this many seconds of speech; beyond about 30 s the model's speech degrades."""
 

@@ -27,6 +27,7 @@ from synth_consumer.worker.take_stream import Desk
 
 _log = get_logger(__name__)
 
+
 async def current_plan(settings: SynthSettings) -> SlotPlan:
     """The plan for this machine.
 

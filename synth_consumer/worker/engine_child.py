@@ -6,6 +6,7 @@ process ends with its parent, however that one ends: by the end of the pipe, and
 
 import contextlib
 import ctypes
+import json
 import os
 import queue
 import signal
@@ -67,9 +68,10 @@ def _read_commands(stream: BinaryIO, inbox: "queue.SimpleQueue[Command]") -> Non
 
 
 def _report(error: Exception) -> None:
-    """Where it broke, without the message: that may hold a request's text."""
-    frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
-    print(f"engine process: {type(error).__name__}\n{frames}", file=sys.stderr, flush=True)
+    """Where it broke, as a line of the log, without the message: that may hold a request's text."""
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    line = {"event": "engine broke", "level": "error", "error": type(error).__name__, "at_code": places}
+    print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)
 
 
 def _opened(command: Open) -> tuple[SpeechEngine, Ready]:

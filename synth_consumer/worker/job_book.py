@@ -6,6 +6,7 @@ another slot of this process. It is spoken once; every record of it is finished 
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +44,8 @@ class Claim:
 
     member: Member
     record: ConsumerRecord
+    again: "Callable[[RunningJob, Claim], None]"
+    """Called when the job was let go by the slot that spoke it: start it anew, if the record is still yours."""
 
     @property
     def partition(self) -> TopicPartition:
@@ -111,8 +114,10 @@ class JobBook:
             claim.member.finish(claim.record)
 
     def drop(self, running: RunningJob) -> None:
-        """The job is let go without an end; whoever reads its record next does it."""
+        """The job is let go without an end; whoever holds its record, or reads it next, does it."""
         self._running.pop(running.key, None)
+        for claim in running.claims:
+            claim.again(running, claim)
 
     def claimed_by(self, member: Member, partitions: frozenset[TopicPartition]) -> list[RunningJob]:
         """Jobs in hand for records that this member read from these partitions."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from aiokafka.errors import KafkaError
@@ -119,13 +120,21 @@ class _Attempts:
     async def _before_take(self) -> SpeakAgain | GiveUp:
         if self._too_late():
             return _TOO_LATE
-        return before_take(await self._suspects.deaths(self._job.job_id), self._running.last_death)
+        return before_take(await self._suspects.begin(self._job.job_id), self._running.last_death)
 
     def _too_late(self) -> bool:
         return self._job.deadline_at is not None and utc_now() >= self._job.deadline_at
 
     async def _take(self, *, alone: bool) -> SpeakAgain | GiveUp | None:
         """One take; None when it ended well and is on the bus."""
+        try:
+            return await self._counted_take(alone=alone)
+        except (KafkaError, asyncio.CancelledError):
+            # Neither the job nor the engine is to blame.
+            await self._suspects.unharmed(self._job.job_id)
+            raise
+
+    async def _counted_take(self, *, alone: bool) -> SpeakAgain | GiveUp | None:
         async with self._keeper.gate.lane(alone=alone):
             if self._too_late():  # it may have waited long for the lane
                 return _TOO_LATE
@@ -140,7 +149,6 @@ class _Attempts:
                 sample_rate=ready.sample_rate,
                 meter=self._running.meter,
             )
-            await self._suspects.begin(self._job.job_id)
             end = await self._in_lane(stream)
         if isinstance(end, Failed):
             return await self._failed(end, stream)
@@ -148,8 +156,8 @@ class _Attempts:
         info = EngineInfo(name=ready.name, revision=ready.revision, seed=self._seed)
         try:
             await stream.finish(self._summary(end, stream, info, ready.sample_rate))
-        except asyncio.CancelledError:
-            await self._harmless(stream)
+        except (KafkaError, asyncio.CancelledError):
+            await _abandon(stream)
             raise
         metrics.TAKES.labels("finished").inc()
         metrics.AUDIO_SECONDS.inc(end.samples / ready.sample_rate)
@@ -160,24 +168,16 @@ class _Attempts:
             await stream.begin()
             return await self._keeper.speak(_task(self._job, stream.take_id, self._seed), stream.chunk)
         except EngineGoneError as gone:
-            metrics.TAKES.labels(gone.code).inc()
-            await stream.abandon(gone.code)
+            await _abandon(stream, gone.code)
             raise
         except (KafkaError, asyncio.CancelledError):
-            await self._harmless(stream)
+            await _abandon(stream)
             raise
-
-    async def _harmless(self, stream: TakeStream) -> None:
-        """The take ends here, and neither the job nor the engine is to blame."""
-        metrics.TAKES.labels("abandoned").inc()
-        await self._suspects.unharmed(self._job.job_id)
-        await stream.abandon(ErrorCode.INTERNAL)
 
     async def _failed(self, end: Failed, stream: TakeStream) -> SpeakAgain | GiveUp:
         code = ErrorCode(end.code) if end.code in set(ErrorCode) else ErrorCode.INTERNAL
-        metrics.TAKES.labels(code).inc()
         await self._suspects.unharmed(self._job.job_id)
-        await stream.abandon(code)
+        await _abandon(stream, code)
         return after_failure(code, end.message, repeats=self._repeats)
 
     def _summary(self, end: Finished, stream: TakeStream, engine: EngineInfo, sample_rate: int) -> TakeFinished:
@@ -215,6 +215,14 @@ class _Attempts:
             )
         await self._desk.failed(job, context, decision.code, decision.message, self._takes)
         _log.warning("synthesis failed", code=decision.code, reason=decision.message, **_facts(self._running))
+
+
+async def _abandon(stream: TakeStream, code: ErrorCode | None = None) -> None:
+    """Without a code, neither the job nor the engine is to blame."""
+    metrics.TAKES.labels(code or "abandoned").inc()
+    # A bus that took no chunk may not take this either; readers do without.
+    with suppress(KafkaError):
+        await stream.abandon(code or ErrorCode.INTERNAL)
 
 
 _TOO_LATE = GiveUp(ErrorCode.DEADLINE_EXCEEDED, "nobody waits for this any more")

@@ -33,8 +33,9 @@ _TOPIC_OF = {Priority.INTERACTIVE: topics.JOBS_INTERACTIVE, Priority.BULK: topic
 _PREFETCH_BYTES = 65_536
 # One poll; also how soon a stop or a lost engine is noticed.
 _POLL_S = 0.2
-# Jobs whose audio is made and only waits for the bus, for each lane: bounds memory when the bus is slow.
-_SETTLING_PER_LANE = 2
+# Jobs whose audio is made and only waits for the bus, beside twice the lanes: enough to cover a slow broker's round
+# trips. Their memory is bounded by the chunks that may be unsent.
+_SETTLING = 16
 # After a rebalance, the other slots of this process learn their partitions within this time.
 _ORPHAN_GRACE_S = 3.0
 
@@ -68,6 +69,7 @@ class Slot:
         self._lane_freed = asyncio.Event()
         self._sweep: asyncio.Task[None] | None = None
         self._work: WorkConsumer | None = None
+        self._pulling = False
 
     @property
     def waiting_for(self) -> str | None:
@@ -97,11 +99,14 @@ class Slot:
         ) as work:
             self._work = work
             self._book.enter(work)
-            self._on_change()  # the first assignment came while the member was still starting
+            self._on_change()
+            self._pulling = True
             try:
                 await _until(stop, self._pull(work))
+                self._pulling = False
                 await _drain(self._jobs, Deadline(self._drain_timeout_s if stop.is_set() else 0))
             finally:
+                self._pulling = False
                 self._book.leave(work)
                 if self._sweep is not None:
                     self._sweep.cancel()
@@ -120,11 +125,11 @@ class Slot:
         _log.info("partitions assigned", slot=self.index, partitions=len(partitions))
         if self._sweep is not None:
             self._sweep.cancel()
-        self._sweep = asyncio.create_task(self._let_orphans_go())
-        self._on_change()
+        self._sweep = asyncio.create_task(self._settled())
 
-    async def _let_orphans_go(self) -> None:
+    async def _settled(self) -> None:
         """End takes whose partitions went to another process, once every slot here knows its own."""
+        self._on_change()  # not earlier: the member counts as assigned when its hook has returned
         await asyncio.sleep(_ORPHAN_GRACE_S)
         for running in self._book.orphans():
             _log.info("take let go, its partition went elsewhere", slot=self.index, job_id=running.job.job_id)
@@ -158,7 +163,7 @@ class Slot:
         )
 
     def _open_queues(self, turns: Turns) -> tuple[Priority, ...]:
-        if not self._keeper.up.is_set() or len(self._jobs) >= turns.lanes * (1 + _SETTLING_PER_LANE):
+        if not self._keeper.up.is_set() or len(self._jobs) >= 2 * turns.lanes + _SETTLING:
             return ()
         ahead = [running for running in self._jobs if running.in_engine]
         bulk = sum(running.priority is Priority.BULK for running in ahead)
@@ -181,15 +186,24 @@ class Slot:
             work.finish(record)
             common_metrics.MESSAGES.labels(STAGE, topic, "dead_letter").inc()
             return
-        claim = Claim(work, record)
+        claim = Claim(work, record, self._again)
         context = Context(context_of(record.headers).traceparent)
         if self._book.attach((job.job_id, job.drive), claim):
             common_metrics.MESSAGES.labels(STAGE, topic, "repeat").inc()
             return
-        running = RunningJob(job, context, _priority(topic), topic, [claim])
+        self._begin(RunningJob(job, context, _priority(topic), topic, [claim]))
+
+    def _begin(self, running: RunningJob) -> None:
         self._book.begin(running)
         self._jobs.add(running)
-        running.task = asyncio.create_task(self._see_through(running), name=f"job {job.job_id}")
+        running.task = asyncio.create_task(self._see_through(running), name=f"job {running.job.job_id}")
+
+    def _again(self, former: RunningJob, claim: Claim) -> None:
+        """Another slot of this process let a job go for which this one read a record: it is ours now."""
+        if not self._pulling or claim.member is not self._work or claim.partition not in claim.member.held:
+            return
+        if not self._book.attach(former.key, claim):
+            self._begin(RunningJob(former.job, former.context, former.priority, former.topic, [claim], former.meter))
 
     async def _see_through(self, running: RunningJob) -> None:
         started = time.monotonic()

@@ -31,8 +31,8 @@ class Suspects(Protocol):
     async def deaths(self, job_id: str) -> int:
         """Takes of this job that began and never ended."""
 
-    async def begin(self, job_id: str) -> None:
-        """A take goes into an engine."""
+    async def begin(self, job_id: str) -> int:
+        """A take is about to go into an engine; how many began before and never ended."""
 
     async def unharmed(self, job_id: str) -> None:
         """The take ended, and the engine lives."""
@@ -51,11 +51,13 @@ class LocalSuspects:
         """Takes of this job that began and never ended."""
         return self._counts.get(job_id, 0)
 
-    async def begin(self, job_id: str) -> None:
-        """A take goes into an engine."""
-        self._counts[job_id] = self._counts.pop(job_id, 0) + 1
+    async def begin(self, job_id: str) -> int:
+        """A take is about to go into an engine; how many began before and never ended."""
+        before = self._counts.pop(job_id, 0)
+        self._counts[job_id] = before + 1
         while len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
+        return before
 
     async def unharmed(self, job_id: str) -> None:
         """The take ended, and the engine lives."""
@@ -83,11 +85,12 @@ class SharedSuspects:
         shared = await self._ask(("GET", self._prefix + job_id))
         return max(int(shared or 0), await self._local.deaths(job_id))
 
-    async def begin(self, job_id: str) -> None:
-        """A take goes into an engine; written before, so that it outlives this process."""
-        await self._local.begin(job_id)
+    async def begin(self, job_id: str) -> int:
+        """A take is about to go into an engine; written before, so that it outlives this process."""
+        before = await self._local.begin(job_id)
         key = self._prefix + job_id
-        await self._ask(("INCR", key), ("EXPIRE", key, str(_TTL_S)))
+        counted = await self._ask(("INCR", key), ("EXPIRE", key, str(_TTL_S)))
+        return max(before, int(counted or 0) - 1)
 
     async def unharmed(self, job_id: str) -> None:
         """The take ended, and the engine lives."""

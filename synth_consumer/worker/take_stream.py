@@ -52,6 +52,7 @@ class TakeStream:
         self._sample_rate = sample_rate
         self._waiting: set[asyncio.Future[object]] = set()
         self._error: BaseException | None = None
+        self._ended = False  # an end was sent, or is not needed: nothing may follow it
         self.take_id = take_id
         self.chunks = 0
 
@@ -69,6 +70,9 @@ class TakeStream:
         try:
             if self._error is not None:
                 raise self._error
+            if self._ended:  # given up while this chunk waited
+                self._desk.unsent.release()
+                return
             future = await self._desk.producer.send(topics.AUDIO, self._message(audio))
         except BaseException:
             self._desk.unsent.release()
@@ -88,10 +92,14 @@ class TakeStream:
             await asyncio.wait(self._waiting)
         if self._error is not None:
             raise self._error
+        self._ended = True
         await self._desk.producer.deliver(topics.AUDIO, self._encoded(event))
 
     async def abandon(self, code: ErrorCode) -> None:
         """Say that no more comes, if anything was said at all. Not waited for: whoever reads can do without."""
+        if self._ended:
+            return
+        self._ended = True
         if self.chunks == 0:
             return
         event = TakeAbandoned(

@@ -38,7 +38,7 @@ class ContainerSettings(BaseSettings):
     kafka_fetch_max_wait_ms: int = 500
     redis_image: str = "redis:7-alpine"
     s3_image: str = "chrislusf/seaweedfs:4.01"
-    s3_command: str = "mini -dir=/data -bucket=voxbus"
+    s3_command: str = "server -dir=/data -s3 -s3.port=8333"
     s3_port: int = 8333
 
 

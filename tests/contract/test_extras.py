@@ -1,4 +1,4 @@
-"""An image with one stage's extra has all that the stage imports: what is outside of the extra is hidden, then it starts."""
+"""An extra brings all that its stage imports: what is outside of it is hidden, then the stage starts."""
 
 import json
 import subprocess

@@ -52,6 +52,12 @@ class Bus:
         assert request.request_id
         return request.request_id
 
+    async def requests(self, count: int, **fields: Any) -> list[str]:
+        """Publish many alike in as few batches as possible; their ids."""
+        made = [SynthesisRequested.model_validate({"request_id": uuid.uuid4().hex, **fields}) for _ in range(count)]
+        await self.producer.deliver(topics.REQUESTS, *(encode(request, source="test") for request in made))
+        return [str(request.request_id) for request in made]
+
     async def outcome(self, outcome: Outcome) -> None:
         await self.producer.deliver(topics.OUTCOMES, encode(outcome, source="test", context=Context()))
 
@@ -79,12 +85,12 @@ class Bus:
     def ends_of(self, request_id: str) -> list[RequestCompleted]:
         return [done for done in self.completions if done.data.request_id == request_id]
 
-    async def job(self, number: int = 1, timeout_s: float = 10.0) -> SynthesisJob:
+    async def job(self, number: int = 1, timeout_s: float = 30.0) -> SynthesisJob:
         """The n-th job, once it is there."""
         jobs = await eventually(lambda: self.jobs if len(self.jobs) >= number else None, timeout_s, f"job {number}")
         return jobs[number - 1]
 
-    async def end(self, request_id: str, timeout_s: float = 10.0) -> RequestCompleted:
+    async def end(self, request_id: str, timeout_s: float = 30.0) -> RequestCompleted:
         """The one end of a request, once it is there."""
         ends = await eventually(lambda: self.ends_of(request_id), timeout_s, f"end of {request_id}")
         return ends[0]
@@ -97,7 +103,7 @@ class Bus:
         """Publish a request, do its job if there is one, and wait for its end."""
         before = len(self.jobs)
         request_id = await self.request(**fields)
-        await eventually(lambda: len(self.jobs) > before or self.ends_of(request_id), 10, "job or end")
+        await eventually(lambda: len(self.jobs) > before or self.ends_of(request_id), 30, "job or end")
         for job in self.jobs[before:]:
             await self.speak(job)
         return await self.end(request_id)
@@ -204,9 +210,9 @@ async def dedup_worker(settings: KafkaSettings, folder: Path, **variables: str) 
             sys.executable, "-m", "synth_consumer.dedup", stderr=stream, env=environment(extra, kafka=settings)
         )
     try:
-        line = await eventually(lambda: _listening(log, process), 15, "the worker's ports", every_s=0.1)
+        line = await eventually(lambda: _listening(log, process), 60, "the worker's ports", every_s=0.1)
         worker = Worker(process, log, line["health_port"], line["web"])
-        await eventually(worker.ready, 30, f"the worker of {log}", every_s=0.1)
+        await eventually(worker.ready, 60, f"the worker of {log}", every_s=0.1)
         yield worker
     finally:
         if process.returncode is None:

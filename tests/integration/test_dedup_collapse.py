@@ -1,17 +1,14 @@
 """One synthesis for many requests, every request ended once."""
 
-import asyncio
 import time
-import uuid
+
+import pytest
 
 from infra.settings import KafkaSettings
 from schemas import topics
-from schemas.base import utc_now
-from schemas.codec import Message, encode
-from schemas.codes import AudioFormat, ErrorCode, Priority, State
+from schemas.codes import Priority, State
 from schemas.outcomes import StageProgress
-from schemas.requests import SynthesisRequested
-from tests.integration.dedup_bench import bus, dedup_worker, failed, stored, transcoded
+from tests.integration.dedup_bench import bus, dedup_worker
 from tests.waiting import eventually
 
 _MANY = 10_000
@@ -24,17 +21,18 @@ async def test_new_join_and_stored(topics_ready: KafkaSettings, tmp_path) -> Non
         assert job.priority is Priority.INTERACTIVE
         assert job.spec.seed is not None
         second = await wire.request(text="One  voice.")
-        await eventually(lambda: any(s.request_id == second for s in wire.statuses), 10, "the second request queued")
+        await eventually(lambda: any(s.request_id == second for s in wire.statuses), 40, "the second request queued")
         await wire.outcome(
             StageProgress(fingerprint=job.fingerprint, job_id=job.job_id, state=State.SYNTHESIZING, percent=40)
         )
-        await eventually(lambda: sum(s.percent == 40 for s in wire.statuses) == 2, 10, "progress told to both")
+        await eventually(lambda: sum(s.percent == 40 for s in wire.statuses) == 2, 40, "progress told to both")
         await wire.speak(job)
         done = await wire.end(first)
         assert done.type == "speech.completed"
         assert done.data.metadata == {"n": 1}
         assert not done.data.cached
-        assert done.data.audio and done.data.audio.url.endswith("/wav")
+        assert done.data.audio
+        assert done.data.audio.url.endswith("/wav")
         assert (await wire.end(second)).data.cached is False
         record = next(r for r in wire.records[topics.COMPLETED] if r.key == first.encode())
         assert dict(record.headers)["ce_callbackurl"] == b"https://example.com/hook"
@@ -50,28 +48,22 @@ async def test_new_join_and_stored(topics_ready: KafkaSettings, tmp_path) -> Non
         assert "Traceback" not in worker.log.read_text()
 
 
+@pytest.mark.timeout(600)  # a second of work on a quiet machine's memory, minutes on a crowded one's object store
 async def test_ten_thousand_requests_while_one_synthesis_is_in_flight(topics_ready: KafkaSettings, tmp_path) -> None:
     async with dedup_worker(topics_ready, tmp_path) as worker, bus(topics_ready) as wire:
         began = time.monotonic()
-        ids = [uuid.uuid4().hex for _ in range(_MANY)]
-        messages = [
-            encode(SynthesisRequested(request_id=request_id, text="Ten thousand times the same."), source="test")
-            for request_id in ids
-        ]
-        await wire.producer.deliver(topics.REQUESTS, *messages)
+        ids = await wire.requests(_MANY, text="Ten thousand times the same.")
         job = await wire.job()
 
         async def all_wait() -> bool:
             return bool((await worker.get("/stats/"))[1]["waiters"] == _MANY)
 
-        await eventually(all_wait, 90, "ten thousand waiters", every_s=0.25)
+        await eventually(all_wait, 300, "ten thousand waiters", every_s=0.25)
         joined = time.monotonic()
         await wire.speak(job)
-        await eventually(lambda: len(wire.records[topics.COMPLETED]) >= _MANY, 60, "ten thousand ends", every_s=0.25)
+        await eventually(lambda: len(wire.records[topics.COMPLETED]) >= _MANY, 200, "ten thousand ends", every_s=0.25)
         ended = time.monotonic()
-        await eventually(
-            lambda: worker.ready(), 5, "the worker still answers"
-        )
+        assert await worker.ready()
 
         async def settled() -> bool:
             return bool((await worker.get("/stats/"))[1]["tables"]["waiters"] == 0)

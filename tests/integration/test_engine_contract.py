@@ -12,7 +12,7 @@ from synth_consumer.engines.registry import ENGINE_NAMES, create
 from synth_consumer.engines.settings import ChatttsSettings, EnginesSettings
 from tests.engine_driver import EN, ZH, drive, speak, task
 
-LANES = 3
+LANES = 2
 _PARAMS = [pytest.param(name, marks=[pytest.mark.chattts] if name == "chattts" else []) for name in ENGINE_NAMES]
 
 
@@ -20,7 +20,9 @@ _PARAMS = [pytest.param(name, marks=[pytest.mark.chattts] if name == "chattts" e
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpeechEngine]:
     settings = EnginesSettings()
     if request.param == "chattts":
-        settings = EnginesSettings(chattts=ChatttsSettings(assets=str(_assets(tmp_path_factory)), device="cpu"))
+        settings = EnginesSettings(
+            chattts=ChatttsSettings(assets=str(_assets(tmp_path_factory)), device="cpu", threads=1)
+        )
     made = create(request.param, settings, lanes=LANES)
     made.load()
     made.warm_up()
@@ -29,9 +31,8 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def _assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.chattts_assets import one_thread, write_assets
+    from tests.chattts_assets import write_assets
 
-    one_thread()
     return write_assets(tmp_path_factory.mktemp("chattts"))
 
 

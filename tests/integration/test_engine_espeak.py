@@ -66,12 +66,11 @@ def test_dialects_read_the_same_text_differently(espeak: EspeakEngine) -> None:
 
 
 def test_english_inside_chinese_is_read_by_the_english_voice(espeak: EspeakEngine) -> None:
-    alone = speak(espeak, task("t", "microphone", language="en", dialect="english")).pcm
-    mixed = speak(espeak, task("t", "麦克风叫microphone吗", dialect="mandarin")).pcm
-    core = alone[1_000:6_000]
+    mixed = task("t", "麦克风叫microphone吗")
 
-    correlation = np.correlate(mixed, core, mode="valid") / (core @ core)
-    assert float(correlation.max()) > 0.99, "the very samples of the English word stand in the Chinese sentence"
+    voices = [utterance.voice for utterance, _ in espeak._utterances(mixed)]
+    assert voices == ["cmn+f1", "en-us+f1", "cmn+f1"]
+    assert seconds(espeak, mixed.text) > seconds(espeak, "麦克风叫吗") + 0.4
 
 
 def test_the_first_second_comes_at_the_first_step(espeak: EspeakEngine) -> None:
@@ -135,8 +134,8 @@ def test_an_utterance_that_fails_costs_only_itself() -> None:
     link = SpeakerLink(timeout_s=5)
     try:
         with pytest.raises(EspeakError, match="no voice"):
-            link.speak(Utterance("nowhere", "good", 175, 50, 80))
-        assert len(link.speak(Utterance("en-us", "good", 175, 50, 80))) > 1_000
+            link.speak([Utterance("nowhere", "good", 175, 50, 80)])
+        assert len(link.speak([Utterance("en-us", "good", 175, 50, 80)])[0]) > 1_000
     finally:
         link.close()
 
@@ -151,7 +150,7 @@ def test_a_text_that_kills_or_hangs_the_library_costs_only_its_fork(end: Callabl
             return b""
 
     out = BytesIO()
-    speaker._speak_in_fork(Library(), Utterance("cmn", "好", 175, 50, 80), out, 1)  # type: ignore[arg-type]
+    speaker._speak_in_fork(Library(), [Utterance("cmn", "好", 175, 50, 80)], out, 1)  # type: ignore[arg-type]
 
     assert out.getvalue().startswith(speaker.ERROR)
     assert said in out.getvalue()[speaker.HEADER.size :].decode()

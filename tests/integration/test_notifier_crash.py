@@ -38,13 +38,12 @@ def variables(kafka: KafkaSettings, **notifier: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def notifier_process(
-    kafka: KafkaSettings, log: Path, **notifier: str
+    kafka: KafkaSettings, log: Path, *, drain_s: float = 20.0, **notifier: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m notifier`, killed at the end of the block if it still runs."""
+    given = variables(kafka, **notifier) | {"VOXBUS_DRAIN_TIMEOUT_S": str(drain_s)}
     with log.open("ab") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "notifier", env=variables(kafka, **notifier), stderr=stderr
-        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "notifier", env=given, stderr=stderr)
     try:
         yield process
     finally:
@@ -84,6 +83,41 @@ async def test_sigterm_drains_and_exits_clean(topics_ready: KafkaSettings, tmp_p
         await eventually(lambda: receiver.accepted.total() == 1, 30)
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def test_a_hanging_attempt_does_not_hold_up_the_end(topics_ready: KafkaSettings, tmp_path: Path) -> None:
+    async def hangs_first(_request: web.Request, before: int) -> web.StreamResponse:
+        if not before:
+            await asyncio.sleep(60)
+        return web.Response(status=204)
+
+    async with receiving(hangs_first) as receiver:
+        async with notifier_process(topics_ready, tmp_path / "log", drain_s=1.0, timeout_s="50") as process:
+            await publish_completions(topics_ready, ["r-1"], receiver.url)
+            await eventually(lambda: receiver.attempts.total() == 1, 30)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 15) == 0
+        async with notifier_process(topics_ready, tmp_path / "log"):
+            await eventually(lambda: receiver.accepted.total() == 1, 30)
+
+
+async def test_the_other_member_takes_over(topics_ready: KafkaSettings, tmp_path: Path) -> None:
+    """Two notifiers share the work; one is killed with deliveries in hand and others waiting."""
+    names = [f"r-{n}" for n in range(100)]
+
+    chance = random.Random(3)
+
+    async def unreliable(_request: web.Request, _before: int) -> web.StreamResponse:
+        return web.Response(status=204 if chance.random() < 0.6 else 503)
+
+    retry = {"retry_delays_s": "[0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"}
+    async with receiving(unreliable) as receiver, notifier_process(topics_ready, tmp_path / "a", **retry):
+        async with notifier_process(topics_ready, tmp_path / "b", **retry):
+            await eventually(lambda: all((tmp_path / n).read_text().count("taking completions") for n in "ab"), 40)
+            await publish_completions(topics_ready, names, receiver.url)
+            await eventually(lambda: len(receiver.attempts) > 20, 30)
+        await eventually(lambda: len(receiver.accepted) == len(names), 60)
+    assert set(receiver.accepted) == {webhook_id(name) for name in names}
 
 
 async def test_bad_receiver_and_kills_lose_nothing(topics_ready: KafkaSettings, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ async def test_what_is_bad_is_told_and_never_stored(world: World) -> None:
     assert {take: (end.code, end.message) for take, end in failures.items()} == {
         silent: (ErrorCode.BAD_AUDIO, "the audio is silent"),
         empty: (ErrorCode.BAD_AUDIO, "the audio is empty"),
-        endless: (ErrorCode.BAD_AUDIO, "the audio is 40.0 s long, too long for the text (at most 13.6 s)"),
+        endless: (ErrorCode.BAD_AUDIO, "the audio is 40.0 s long: too long for the text (at most 13.6 s)"),
         gap: (ErrorCode.INTERNAL, "the audio did not arrive whole: 1 of 3 chunks did not arrive"),
         forged: (ErrorCode.INTERNAL, "the audio did not arrive whole: its checksum is another"),
     }
@@ -298,3 +298,19 @@ async def test_two_uploaders_share_and_hand_over(world: World) -> None:
 def same(stored: StoredObject) -> tuple[str, int, str]:
     """What stays; a presigned address is another every second."""
     return stored.key, stored.bytes, stored.sha256
+
+
+async def test_a_full_spool_gives_up_the_oldest_take_and_goes_on(world: World) -> None:
+    """Nothing in hand would make room, so waiting would be for ever."""
+    growing = [make_take(speech(3.0, seed=n)) for n in range(3)]
+    good = make_take(speech(1.0))
+    narrow = SpoolSettings(take_memory_bytes=0, take_bytes=200_000, disk_bytes=200_000)
+    async with world.running(spool=narrow):
+        for take in growing:
+            await world.send(take.messages()[:-1])
+        await world.publish(good)
+        await world.told.stored(good)
+        await world.send([encode(growing[0].finished, source="voxbus/test")])
+        end = await world.told.end(growing[0].job.job_id)
+    assert isinstance(end, SynthesisFailed)
+    assert (end.code, "VOXBUS_UPLOADER__SPOOL__DISK_BYTES" in end.message) == (ErrorCode.INTERNAL, True)

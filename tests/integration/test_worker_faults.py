@@ -3,10 +3,12 @@
 import asyncio
 import os
 import signal
+import socket
 
+import aiohttp
 import pytest
 
-from infra.settings import KafkaSettings, RedisSettings
+from infra.settings import HealthSettings, KafkaSettings, RedisSettings
 from schemas.codes import ErrorCode
 from schemas.dead_letters import read_dead_letter
 from tests.integration.worker_bench import (
@@ -120,3 +122,29 @@ async def test_sigterm_finishes_what_is_in_hand_and_exits_0(
         assert not heard.abandoned
         assert 1 <= len(heard.finished) < 6
         await all_committed(topics_ready, len(heard.finished))
+
+
+async def test_readiness_follows_the_engine_and_the_group(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        health = HealthSettings(port=probe.getsockname()[1])
+    # The engine's second start waits long enough to be seen missing.
+    settings = worker_settings(topics_ready, redis_settings, restart_delay_s=2.0).model_copy(update={"health": health})
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{health.port}") as http, working(settings):
+
+        async def ready_is(status: int) -> bool:
+            try:
+                async with http.get("/readyz") as answer:
+                    return answer.status == status
+            except aiohttp.ClientConnectionError:
+                return False
+
+        await eventually(lambda: ready_is(200), 30, "ready without a single job")
+        [engine] = children_of(os.getpid())
+        os.kill(engine, signal.SIGKILL)
+        await eventually(lambda: ready_is(503), 10, "not ready without an engine")
+        await eventually(lambda: ready_is(200), 30, "ready again")
+        async with http.get("/metrics") as answer:
+            assert "voxbus_synth_engine_restarts_total" in await answer.text()

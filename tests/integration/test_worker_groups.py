@@ -4,11 +4,12 @@ from collections import Counter
 from functools import partial
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 import infra.kafka.clients
 from infra.settings import KafkaSettings, RedisSettings
 from schemas.codes import ErrorCode, Priority
+from synth_consumer.worker.slot import Slot
 from tests.integration.worker_bench import (
     all_committed,
     listening,
@@ -61,6 +62,14 @@ async def test_a_full_slot_stays_in_its_group(
     topics_ready: KafkaSettings, redis_settings: RedisSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infra.kafka.clients, "AIOKafkaConsumer", partial(AIOKafkaConsumer, max_poll_interval_ms=1_000))
+    assignments: list[int] = []
+
+    async def assigned(slot: Slot, partitions: frozenset[TopicPartition]) -> None:
+        assignments.append(len(partitions))
+        await former(slot, partitions)
+
+    former = Slot.assigned
+    monkeypatch.setattr(Slot, "assigned", assigned)
     jobs = [make_job(f"很长很长的句子，第{n}句，" * 10) for n in range(3)]
     await publish(topics_ready, jobs)
     # One lane, about 3 s a job: the slot is full for three times what the group allows between two polls.
@@ -69,6 +78,7 @@ async def test_a_full_slot_stays_in_its_group(
         await eventually(lambda: len(heard.finished_jobs()) == 3, 60)
         await all_committed(topics_ready, 3)
     assert len(heard.chunks) == 3, "no take was begun twice"
+    assert len(assignments) == 1, "the group never had to settle again"
 
 
 async def test_takes_outlive_a_rebalance_where_their_partition_stays(

@@ -42,6 +42,10 @@ def test_chinese(text: str, words: str) -> None:
         ("the 3rd time", "the third time"),
         ("at 10:30 pm", "at ten thirty PM"),
         ("1,234 items", "one thousand two hundred and thirty four items"),
+        ("1,000 or 12,345.", "one thousand or twelve thousand three hundred and forty five."),
+        ("$1,234.50", "one thousand two hundred and thirty four point five dollars"),
+        ("A&B", "A and B"),
+        ("a thousand and 1,000,000", "a thousand and one million"),
     ],
 )
 def test_english(text: str, words: str) -> None:

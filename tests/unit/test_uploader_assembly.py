@@ -36,7 +36,7 @@ def test_a_stored_take_supersedes_the_others_of_its_job() -> None:
     assert feed(assembly, second.chunks[1:], start=6) == [ChunkVerdict.LATE] * 2
     assert assembly.is_growing(other.take_id)
     # Its end is looked at all the same: the synthesis is stored, so it is told again from there.
-    assert ended(assembly, second, 8).problem == "the take was given up before it ended"
+    assert ended(assembly, second, 8).problem == "another take of the job is stored"
 
 
 def test_a_failed_take_leaves_the_others_of_its_job_their_chance() -> None:
@@ -73,6 +73,7 @@ def test_silent_takes_go_after_a_time_and_a_pause_does_not_count() -> None:
     assert assembly.stale(now=209, after_s=60) == []
     assert [each.take_id for each in assembly.stale(now=210, after_s=60)] == [take.take_id]
     assert feed(assembly, take.chunks[2:], start=2) == [ChunkVerdict.LATE]
+    assert ended(assembly, take, 3).problem == "given up after 60 s without a chunk"
 
 
 def test_an_abandoned_take_goes_at_once() -> None:

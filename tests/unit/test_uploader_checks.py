@@ -38,7 +38,7 @@ def test_speech_passes() -> None:
         (np.zeros(0), "the audio is empty"),
         (np.zeros(3 * RATE), "the audio is silent"),
         (np.random.default_rng(0).integers(-200, 200, 3 * RATE), "the audio is silent"),
-        (np.concatenate([speech(0.1), np.zeros(5 * RATE)]), "the audio is silent for 98% of its time"),
+        (np.concatenate([speech(0.6), np.zeros(30 * RATE)]), "the audio is silent for 98% of its time"),
         (tone(300_000), "the audio is clipped: 9"),
         (np.full(3 * RATE, 32_767), "the audio is clipped: 100%"),
         (with_run(32_767, 0.05), "the audio is clipped flat for 50 ms"),
@@ -69,7 +69,8 @@ def test_measuring_in_blocks_changes_nothing(block: int, monkeypatch: pytest.Mon
         ("你好，欢迎致电客服中心。", (0.6, 12.0)),  # fastest and slowest speed
         ("The quick brown fox jumps over the lazy dog.", (1.0, 8.0)),
         ("www", (0.5, 3.0)),
-        ("1,234,567.89", (1.0, 10.0)),
+        ("1,234,567.89", (1.0, 12.0)),
+        ("1,234,567,890,123.89", (2.0, 26.0)),
         ("嗯", (0.2, 2.0)),
         ("Hello, 世界!", (0.5, 4.0)),
         ("안녕하세요 여러분", (0.6, 5.0)),
@@ -85,6 +86,15 @@ def test_length_must_fit_the_text() -> None:
     long_text = "word " * 200
     assert "too short" in (fault(speech(2.0), long_text) or "")
     assert "too long" in (fault(speech(40.0), "Hi.") or "")
+
+
+def test_silence_is_not_length() -> None:
+    padded = np.concatenate([speech(0.2), np.zeros(4 * RATE)])
+    assert "0.2 s of the audio are heard: too short" in (fault(padded) or "")
+
+
+def test_a_text_of_marks_may_pause_for_long() -> None:
+    assert fault(np.concatenate([speech(0.2), np.zeros(40 * RATE)]), "Well" + "." * 100) is None
 
 
 def test_a_take_cut_by_its_engine_may_be_shorter_but_not_nothing() -> None:

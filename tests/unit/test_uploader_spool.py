@@ -50,9 +50,11 @@ def test_order_of_arrival_does_not_matter_on_disk(spool: Callable[..., Spool]) -
 
 
 def test_full_only_by_disk_and_not_after_letting_go(spool: Callable[..., Spool]) -> None:
-    kept = spool(take_memory_bytes=0, disk_bytes=5)
+    kept = spool(take_memory_bytes=0, disk_bytes=10, take_bytes=10)
     kept.add("take", 0, b"123456")
     samples = kept.samples("take")
+    assert not kept.full
+    kept.add("other", 0, b"abcdef")
     assert kept.full
     kept.discard("take")
     kept.discard("never seen")

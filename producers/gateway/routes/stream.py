@@ -135,8 +135,7 @@ async def _talk(state: GatewayState, line: Line, owner: str, message: dict[str, 
     if rendition is not None and ticket.request.callback_url is None:
         completion = ticket.completion(rendition)
         metrics.SPEECH.labels("streamed_hit").inc()
-        await _play(
-            line, state.listening(ticket.fingerprint, ended(completion), offset), ticket.request_id, stored=True
+        await _play(state, line, state.listening(ticket.fingerprint, ended(completion), offset), ticket.request_id, stored=True
         )
         return
     if master is None:

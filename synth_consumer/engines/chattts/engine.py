@@ -76,7 +76,7 @@ class ChatttsEngine:
             EngineUnavailableError: with what is missing and the command that brings it.
         """
         assets = find_assets(self._settings.assets)
-        self._chat = load_chat(assets, self._settings.device)
+        self._chat = load_chat(assets, self._settings.device, self._settings.threads)
         self._speakers = {
             name: _speaker(self._chat, voice.engine_params[self.name])
             for name, voice in self._catalogue.voices.items()

@@ -23,6 +23,11 @@ _SIGNS: dict[Language, tuple[str, ...]] = {
     "en": ("&and", "@at", "+plus", "=equals", "%percent", "$dollars", "¥yuan", "€euros", "£pounds", "°degrees"),
 }
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# "1,234": without its comma the English grammar takes four digits for a year, "twelve thirty four".
+_ONE_THOUSAND = re.compile(r"(?<![\d,.$¥€£])(\d),(\d{3})(?!\.?\d|,\d|%)")
+# And it says "thousand dollars" for $1000.
+_THOUSAND = re.compile(r"(\w+ )?\bthousand\b")
+_NUMBER_WORD = re.compile(r"\w*(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|teen|ty|hundred) ")
 _DOTTED = re.compile(r"\d+(?:\.\d+){2,}")
 _QUESTIONS = str.maketrans({"?": ".", "？": "。", "…": "。", "—": ","})
 _BRACKETS = str.maketrans({"[": "(", "]": ")", "{": "(", "}": ")"})
@@ -43,12 +48,21 @@ def spell_out(text: str, language: Language) -> str:
     Returns:
         Text without digits; punctuation that the package does not know is turned into its nearest.
     """
+    had_thousand = "thousand" in text.lower()
+    if language == "en":
+        text = _ONE_THOUSAND.sub(lambda match: f"{match[1]} thousand {int(match[2]) or ''}".rstrip(), text)
     plain = _DOTTED.sub(lambda match: match[0].replace(".", _POINT[language]), _THOUSANDS.sub("", text))
     words = _grammar(language)(plain).replace("\\", "")
-    for sign, *letters in _SIGNS[language]:
-        word = "".join(letters)
+    if language == "en" and not had_thousand:
+        words = _THOUSAND.sub(_counted_thousand, words)
+    for sign, word in ((entry[0], entry[1:]) for entry in _SIGNS[language]):
         words = words.replace(sign, f" {word} " if language == "en" else word)
     return _leftover_digits(words, language).translate(_QUESTIONS)
+
+
+def _counted_thousand(match: re.Match[str]) -> str:
+    before = match[1] or ""
+    return match[0] if _NUMBER_WORD.fullmatch(before) else f"{before}one thousand"
 
 
 def _leftover_digits(text: str, language: Language) -> str:

@@ -53,18 +53,21 @@ def _spare_torchaudio_its_extension() -> None:
     sys.modules[absent.__name__] = absent
 
 
-def load_chat(assets: Assets, device: str) -> Any:
+def load_chat(assets: Assets, device: str, threads: int | None = None) -> Any:
     """A loaded `ChatTTS.Chat`.
 
     Args:
         assets: complete files.
         device: "auto", or what `torch.device` takes.
+        threads: of the CPU, for the whole process; torch's own choice when None.
 
     Raises:
         EngineUnavailableError: a package is missing, the device is not there, or the files do not fit together.
     """
     package = import_package()
     torch = importlib.import_module("torch")
+    if threads is not None:
+        torch.set_num_threads(threads)
     _SILENT.setLevel(logging.CRITICAL + 1)
     chat = package.Chat(_SILENT)
     chat.config = _configuration(chat.config, assets.folder)

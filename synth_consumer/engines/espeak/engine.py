@@ -33,6 +33,7 @@ _SAMPLE_RATE = 22_050  # what the library makes; asserted in load()
 _DEFAULT_WPM = 175  # espeak-ng's own default
 _MIN_WPM, _MAX_WPM = 80, 450  # the library's limits
 _MAX_PIECE_S = 12.0
+_GROUP_S = 4.0
 # Pauses behind a piece at an even pace, in seconds. The library's own silence at both ends is cut off before.
 _PAUSE_S = {Break.SENTENCE: 0.4, Break.CLAUSE: 0.18, Break.CUT: 0.02}
 _PAUSE_AT_RUN_S = 0.03
@@ -51,6 +52,15 @@ class _Lane:
     sent_samples: int = 0
     progress: float = 0.0
     peak: float = 0.0
+
+    def take_group(self) -> list[tuple[Utterance, float]]:
+        """The next utterances that are spoken in one go: asking the speaker costs more than a short one."""
+        group = [self.utterances.popleft()]
+        seconds = spoken_seconds(group[0][0].text)
+        while self.utterances and seconds < _GROUP_S:
+            seconds += spoken_seconds(self.utterances[0][0].text)
+            group.append(self.utterances.popleft())
+        return group
 
     def take_block(self, samples: int) -> Pcm:
         """The next samples, at most so many; moves `progress` on."""
@@ -103,7 +113,7 @@ class EspeakEngine:
     def warm_up(self) -> None:
         """Speak two syllables, so that the voices' files are in memory."""
         for voice in self._voices():
-            self._speak(Utterance(self._voice_of(voice, "cmn"), "好", _DEFAULT_WPM, 50, self._settings.volume))
+            self._speak([Utterance(self._voice_of(voice, "cmn"), "好", _DEFAULT_WPM, 50, self._settings.volume)])
 
     def join(self, task: SpeechTask) -> None:
         """Give the task a lane."""
@@ -144,24 +154,25 @@ class EspeakEngine:
 
     def _fill(self, lane: _Lane) -> None:
         while lane.utterances and lane.held_samples < _SAMPLE_RATE:
-            utterance, pause_s = lane.utterances.popleft()
-            pcm = _trimmed(self._speak(utterance))
-            lane.peak = max(lane.peak, float(np.abs(pcm).max(initial=0.0)))
-            lane.spoken_s += spoken_seconds(utterance.text)
-            pause = np.zeros(round(pause_s * _SAMPLE_RATE), np.float32)
-            lane.held += [pcm, pause]
-            lane.held_samples += len(pcm) + len(pause)
+            group = lane.take_group()
+            for (utterance, pause_s), spoken in zip(group, self._speak([one for one, _ in group]), strict=True):
+                pcm = _trimmed(spoken)
+                lane.peak = max(lane.peak, float(np.abs(pcm).max(initial=0.0)))
+                lane.spoken_s += spoken_seconds(utterance.text)
+                pause = np.zeros(round(pause_s * _SAMPLE_RATE), np.float32)
+                lane.held += [pcm, pause]
+                lane.held_samples += len(pcm) + len(pause)
 
-    def _speak(self, utterance: Utterance) -> Pcm:
+    def _speak(self, group: Sequence[Utterance]) -> list[Pcm]:
         if self._link is None:
             raise RuntimeError("load() comes first")
         try:
-            return self._link.speak(utterance)
+            return self._link.speak(group)
         except SpeakerGoneError:
             # Killed from outside, most likely; a text that kills the library kills only a fork of it.
             self._link.close()
             self._link = SpeakerLink(self._settings.sentence_timeout_s)
-            return self._link.speak(utterance)
+            return self._link.speak(group)
 
     def _utterances(self, task: SpeechTask) -> deque[tuple[Utterance, float]]:
         pace = 2.0 ** ((task.speed - 5) / 5)

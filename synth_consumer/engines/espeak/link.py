@@ -4,12 +4,13 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from synth_consumer.engines.espeak.library import EspeakError, Utterance
-from synth_consumer.engines.espeak.speaker import ERROR, HEADER, HELLO, encode_utterance
+from synth_consumer.engines.espeak.speaker import ERROR, HEADER, HELLO, encode_group
 from synth_consumer.engines.protocol import Pcm
 
 _SPEAKER = "synth_consumer.engines.espeak.speaker"
@@ -30,7 +31,7 @@ class Hello:
 
 
 class SpeakerLink:
-    """Starts the speaker process and asks it for one utterance at a time."""
+    """Starts the speaker process and asks it for one group of utterances at a time."""
 
     def __init__(self, timeout_s: int) -> None:
         self._process = subprocess.Popen(
@@ -49,26 +50,29 @@ class SpeakerLink:
             raise
         self.hello = Hello(**json.loads(payload))
 
-    def speak(self, utterance: Utterance) -> Pcm:
+    def speak(self, group: Sequence[Utterance]) -> list[Pcm]:
         """Speak and wait for it, some milliseconds for a sentence.
 
         Returns:
-            Samples in [-1, 1] at the library's rate.
+            For each utterance its samples in [-1, 1] at the library's rate. They depend on the whole group.
 
         Raises:
-            EspeakError: this utterance failed; the next may go well.
+            EspeakError: this group failed; the next may go well.
             SpeakerGoneError: the process is gone; make a new link.
         """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(encode_utterance(utterance))
+            self._process.stdin.write(encode_group(group))
             self._process.stdin.flush()
         except OSError:
             raise SpeakerGoneError("the espeak speaker process is gone") from None
-        kind, payload = self._read()
-        if kind == ERROR:
-            raise EspeakError(payload.decode())
-        return np.frombuffer(payload, np.int16).astype(np.float32) / np.float32(32_768)
+        spoken: list[Pcm] = []
+        while len(spoken) < len(group):
+            kind, payload = self._read()
+            if kind == ERROR:
+                raise EspeakError(payload.decode())
+            spoken.append(np.frombuffer(payload, np.int16).astype(np.float32) / np.float32(32_768))
+        return spoken
 
     def close(self) -> None:
         """End the process and wait for it."""

@@ -2,9 +2,10 @@
 
 espeak-ng carries hidden state from one utterance to the next (the phase of its pitch wobble, cycle counters), which
 no call resets: the same text would give other bytes each time. So this process loads the library once and speaks
-every utterance in a fork of that first state. A text that crashes or hangs the library costs only its fork.
+each group of utterances in a fork of that first state. A text that crashes or hangs the library costs only its fork.
 
-Standard input: one utterance a line, as JSON. Standard output: frames of a one-byte kind, a length, a payload.
+Standard input: one group a line, as JSON. Standard output: frames of a one-byte kind, a length, a payload; one frame
+for each utterance of the group, or a single error.
 Ends when its input does, that is, with its engine.
 """
 
@@ -13,6 +14,7 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import BinaryIO
 
@@ -22,9 +24,9 @@ HEADER = struct.Struct("<cI")
 HELLO, PCM, ERROR = b"H", b"P", b"E"
 
 
-def encode_utterance(utterance: Utterance) -> bytes:
-    """The line that asks for the utterance."""
-    return json.dumps(asdict(utterance)).encode() + b"\n"
+def encode_group(utterances: Sequence[Utterance]) -> bytes:
+    """The line that asks for the utterances."""
+    return json.dumps([asdict(utterance) for utterance in utterances]).encode() + b"\n"
 
 
 def _write(out: BinaryIO, kind: bytes, payload: bytes) -> None:
@@ -32,16 +34,17 @@ def _write(out: BinaryIO, kind: bytes, payload: bytes) -> None:
     out.flush()
 
 
-def _speak_in_fork(library: EspeakLibrary, utterance: Utterance, out: BinaryIO, timeout_s: int) -> None:
+def _speak_in_fork(library: EspeakLibrary, group: Sequence[Utterance], out: BinaryIO, timeout_s: int) -> None:
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(timeout_s)
-            pcm = library.speak(utterance)
+            spoken = [library.speak(utterance) for utterance in group]
             signal.alarm(0)
-            _write(out, PCM, pcm)
+            for pcm in spoken:
+                _write(out, PCM, pcm)
             status = 0
         except EspeakError as error:
             _write(out, ERROR, str(error).encode())
@@ -56,7 +59,7 @@ def _speak_in_fork(library: EspeakLibrary, utterance: Utterance, out: BinaryIO, 
 
 
 def main() -> None:
-    """Speak until the input ends. The only argument is the bound of one utterance, in seconds."""
+    """Speak until the input ends. The only argument is the bound of one group, in seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = sys.stdout.buffer
     try:
@@ -67,7 +70,7 @@ def main() -> None:
     hello = {"version": library.version, "sample_rate": library.sample_rate, "variants": sorted(library.variants)}
     _write(out, HELLO, json.dumps(hello).encode())
     for line in sys.stdin.buffer:
-        _speak_in_fork(library, Utterance(**json.loads(line)), out, int(sys.argv[1]))
+        _speak_in_fork(library, [Utterance(**fields) for fields in json.loads(line)], out, int(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,272 @@
+"""Any interleaving of requests, outcomes, ticks, redeliveries and crashes ends every request exactly once."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from schemas import topics
+from schemas.codec import decode
+from schemas.codes import AudioFormat, ErrorCode, Priority, State
+from schemas.completions import EngineInfo, RequestCompleted, RequestStatus
+from schemas.jobs import SynthesisJob, TranscodeRequested
+from schemas.outcomes import RenditionStored, StageProgress, StoredObject, SynthesisFailed
+from schemas.requests import SpeechSpec, SynthesisAdmitted
+from synth_consumer.dedup.clock import on_synthesis_due, on_waiter_due
+from synth_consumer.dedup.decisions import on_admitted
+from synth_consumer.dedup.orders import Policy
+from synth_consumer.dedup.rows import SynthesisRow, WaiterRow, moment, waiter_key
+from synth_consumer.dedup.settlement import on_progress, on_rendition_stored, on_synthesis_failed
+from synth_consumer.dedup.steps import Output, Step, Write
+
+_FINGERPRINTS = ("a" * 64, "b" * 64)
+_POLICY = Policy(stored_ttl_s=500.0, redrive_after_s=100.0, max_drives=2, progress_fan_out=2)
+_FORMATS = (AudioFormat.WAV, AudioFormat.MP3)
+
+
+class Rows:
+    """Tables in memory, with what a step's carrier does to them."""
+
+    def __init__(self) -> None:
+        self.syntheses: dict[str, SynthesisRow] = {}
+        self.rows: dict[bytes, WaiterRow] = {}
+        self.ending: set[bytes] = set()
+
+    def synthesis(self, fingerprint: str) -> SynthesisRow | None:
+        return self.syntheses.get(fingerprint)
+
+    def waiter(self, fingerprint: str, request_id: str) -> WaiterRow | None:
+        return self.rows.get(waiter_key(fingerprint, request_id))
+
+    def waiters(self, fingerprint: str) -> Iterator[WaiterRow]:
+        return (r for k, r in self.rows.items() if r.fingerprint == fingerprint and k not in self.ending)
+
+    def write(self, write: Write) -> None:
+        if isinstance(write.row, SynthesisRow):
+            # Through the bytes, as a changelog would.
+            self.syntheses[write.row.fingerprint] = SynthesisRow.from_bytes(write.row.to_bytes())
+        elif isinstance(write.row, WaiterRow):
+            self.rows[write.key] = WaiterRow.from_bytes(write.row.to_bytes())
+        elif write.table == "syntheses":
+            self.syntheses.pop(write.key.decode(), None)
+        else:
+            self.rows.pop(write.key, None)
+
+    def begin(self, step: Step) -> list[Output]:
+        for write in step.writes:
+            self.write(write)
+        self.ending.update(waiter.key for waiter in step.ends)
+        return list(step.outputs)
+
+    def remove(self, step: Step) -> None:
+        for waiter in step.ends:
+            self.rows.pop(waiter.key, None)
+            self.ending.discard(waiter.key)
+        if step.forget is not None:
+            row = self.syntheses.get(step.forget[0])
+            if row is not None and row.state == "failed" and row.job_id == step.forget[1]:
+                del self.syntheses[step.forget[0]]
+
+
+class Dedup(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = Rows()
+        self.now = 1_000.0
+        self.admitted: dict[str, SynthesisAdmitted] = {}
+        self.done: set[str] = set()  # requests whose admitted event is acknowledged
+        self.ends: dict[str, list[str]] = {}
+        self.jobs: dict[str, dict[str, int]] = {}  # fingerprint → job in flight → highest drive
+        self.started: Counter[str] = Counter()
+        self.orders: list[TranscodeRequested] = []
+        self.percents: dict[str, list[int]] = {}
+        self.unfinished: list[Step] = []  # told, their rows not removed yet
+
+    @initialize()
+    def begin(self) -> None:
+        self.number = 0
+
+    # ------------------------------------------------------------------------------------------ what happens
+
+    @rule(
+        fingerprint=st.sampled_from(_FINGERPRINTS),
+        wanted=st.sampled_from(_FORMATS),
+        lives_s=st.sampled_from((50.0, 5_000.0)),
+        lazily=st.booleans(),
+    )
+    def request(self, fingerprint: str, wanted: AudioFormat, lives_s: float, lazily: bool) -> None:
+        self.number += 1
+        request = SynthesisAdmitted(
+            request_id=f"r{self.number}",
+            fingerprint=fingerprint,
+            spec=SpeechSpec(text="x", voice="female1", language="en", dialect="english"),
+            format=wanted,
+            priority=Priority.INTERACTIVE,
+            accepted_at=moment(self.now),
+            expires_at=moment(self.now + lives_s),
+        )
+        self.admitted[request.request_id] = request
+        self._carry(self._admit(request), lazily)
+
+    @rule(data=st.data())
+    def redelivered_while_waiting(self, data: st.DataObject) -> None:
+        waiting = sorted(row.request_id for row in self.rows.rows.values())
+        if waiting:
+            request = self.admitted[data.draw(st.sampled_from(waiting))]
+            before = Counter(self.started)
+            self._carry(self._admit(request), False)
+            assert self.started == before, "a redelivery starts nothing new"
+
+    @rule(data=st.data(), lazily=st.booleans(), formats=st.sampled_from([(), (AudioFormat.WAV,), _FORMATS]))
+    def stored(self, data: st.DataObject, lazily: bool, formats: tuple[AudioFormat, ...]) -> None:
+        found = [(fingerprint, job) for fingerprint, jobs in self.jobs.items() for job in jobs]
+        if found:
+            fingerprint, job_id = data.draw(st.sampled_from(found))
+            self._carry(self._store(fingerprint, job_id, formats), lazily)
+
+    @rule(data=st.data(), good=st.booleans(), lazily=st.booleans())
+    def transcoded(self, data: st.DataObject, good: bool, lazily: bool) -> None:
+        if not self.orders:
+            return
+        order = data.draw(st.sampled_from(self.orders))
+        if good:
+            self._carry(self._store(order.fingerprint, order.job_id, order.formats), lazily)
+        else:
+            event = SynthesisFailed(
+                fingerprint=order.fingerprint,
+                job_id=order.job_id,
+                code=ErrorCode.STORAGE_UNAVAILABLE,
+                message="",
+                formats=order.formats,
+            )
+            self._carry(on_synthesis_failed(self.rows, event, _POLICY, now=self.now), lazily)
+
+    @rule(
+        data=st.data(),
+        code=st.sampled_from((ErrorCode.ENGINE_CRASHED, ErrorCode.DEADLINE_EXCEEDED)),
+        lazily=st.booleans(),
+    )
+    def failed(self, data: st.DataObject, code: ErrorCode, lazily: bool) -> None:
+        found = [(fingerprint, job) for fingerprint, jobs in self.jobs.items() for job in jobs]
+        if found:
+            fingerprint, job_id = data.draw(st.sampled_from(found))
+            event = SynthesisFailed(fingerprint=fingerprint, job_id=job_id, code=code, message="")
+            self._carry(on_synthesis_failed(self.rows, event, _POLICY, now=self.now), lazily)
+
+    @rule(data=st.data(), percent=st.integers(10, 90))
+    def progressed(self, data: st.DataObject, percent: int) -> None:
+        found = [(fingerprint, job) for fingerprint, jobs in self.jobs.items() for job in jobs]
+        if found:
+            fingerprint, job_id = data.draw(st.sampled_from(found))
+            event = StageProgress(fingerprint=fingerprint, job_id=job_id, state=State.SYNTHESIZING, percent=percent)
+            self._carry(on_progress(self.rows, event, _POLICY, now=self.now), False)
+
+    @rule(passed_s=st.sampled_from((10.0, 60.0, 600.0, 6_000.0)), lazily=st.booleans())
+    def tick(self, passed_s: float, lazily: bool) -> None:
+        self.now += passed_s
+        for key, waiter in list(self.rows.rows.items()):
+            if key not in self.rows.ending and (step := on_waiter_due(waiter, now=self.now)):
+                self._carry(step, lazily)
+        for row in list(self.rows.syntheses.values()):
+            if step := on_synthesis_due(self.rows, row, _POLICY, now=self.now):
+                self._carry(step, lazily)
+
+    @rule()
+    def confirmed(self) -> None:
+        """The bus has confirmed what was told: rows go."""
+        for step in self.unfinished:
+            self.rows.remove(step)
+        self.unfinished.clear()
+
+    # ---------------------------------------------------------------------------------------------- what holds
+
+    @invariant()
+    def nobody_ends_twice(self) -> None:
+        assert all(len(ends) == 1 for ends in self.ends.values())
+
+    @invariant()
+    def everybody_waits_or_has_ended(self) -> None:
+        waiting = {row.request_id for row in self.rows.rows.values()}
+        assert waiting | set(self.ends) == set(self.admitted)
+
+    @invariant()
+    def whoever_waits_is_waited_for(self) -> None:
+        """No waiter without a synthesis that is under way or has its format ordered."""
+        for key, waiter in self.rows.rows.items():
+            if key in self.rows.ending:
+                continue
+            row = self.rows.syntheses.get(waiter.fingerprint)
+            assert row is not None
+            assert row.state == "pending" or waiter.format in row.orders
+
+    @invariant()
+    def one_job_in_flight(self) -> None:
+        for fingerprint, row in self.rows.syntheses.items():
+            if row.state == "pending":
+                assert set(self.jobs[fingerprint]) >= {row.job_id}
+
+    @invariant()
+    def percent_never_falls(self) -> None:
+        for percents in self.percents.values():
+            assert percents == sorted(percents)
+
+    def teardown(self) -> None:
+        self.confirmed()
+        # Time passes, nobody answers: still everybody ends.
+        for _ in range(12):
+            self.tick(6_000.0, False)
+        assert set(self.ends) == set(self.admitted)
+        assert not self.rows.rows
+
+    # --------------------------------------------------------------------------------------------------- means
+
+    def _admit(self, request: SynthesisAdmitted) -> Step:
+        return on_admitted(self.rows, request, None, _POLICY, now=self.now, ref=f"{request.request_id}")
+
+    def _store(self, fingerprint: str, job_id: str, formats: tuple[AudioFormat, ...]) -> Step:
+        event = RenditionStored(
+            fingerprint=fingerprint,
+            job_id=job_id,
+            take_id="t",
+            master=_file(AudioFormat.FLAC),
+            renditions=tuple(_file(wanted) for wanted in formats),
+            duration_s=1.0,
+            sample_rate=24_000,
+            engine=EngineInfo(name="tone", revision="1", seed=0),
+        )
+        return on_rendition_stored(self.rows, event, _POLICY, now=self.now, ref=f"{self.number}-{self.now}-{job_id}")
+
+    def _carry(self, step: Step, lazily: bool) -> None:
+        for output in self.rows.begin(step):
+            self._see(output)
+        self.unfinished.append(step)
+        if not lazily:
+            self.confirmed()
+
+    def _see(self, output: Output) -> None:
+        value = output.message.value
+        if output.topic == topics.COMPLETED:
+            end = decode(RequestCompleted, value)
+            self.ends.setdefault(end.data.request_id, []).append(end.data.status)
+        elif output.topic == topics.STATUS:
+            status = decode(RequestStatus, value)
+            self.percents.setdefault(status.request_id, []).append(status.percent)
+        elif output.topic == topics.TRANSCODES:
+            self.orders.append(decode(TranscodeRequested, value))
+        elif output.topic == topics.JOBS_INTERACTIVE:
+            job = decode(SynthesisJob, value)
+            known = self.jobs.setdefault(job.fingerprint, {})
+            if job.job_id not in known:
+                self.started[job.fingerprint] += 1
+            known[job.job_id] = job.drive
+            assert job.spec.seed is not None
+
+
+def _file(wanted: AudioFormat) -> StoredObject:
+    return StoredObject(key="k", format=wanted, bytes=1, sha256="0" * 64, url="https://cdn.test/k")
+
+
+TestDedup = Dedup.TestCase
+TestDedup.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

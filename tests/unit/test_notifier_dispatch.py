@@ -1,0 +1,165 @@
+"""One endpoint that hangs costs the others nothing, and nothing is forgotten on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from aiokafka import TopicPartition
+
+from notifier.attempt import Answer, AttemptResult
+from notifier.delivery import Delivery
+from notifier.dispatch import Dispatcher, Errand
+from notifier.endpoint import EndpointLimits
+from notifier.targets import Target
+from schemas.deliveries import DeliveryProgress
+from tests.waiting import eventually
+
+PROGRESS = DeliveryProgress(attempts=0, due_ms=0, release_ms=0, first_ms=0, partition=0, offset=0)
+HERE, THERE = TopicPartition("t", 0), TopicPartition("t", 1)
+GOOD = AttemptResult(Answer.SUCCESS, status=204, latency_s=0.001)
+DEAD = AttemptResult(Answer.TIMEOUT, latency_s=0.05)
+
+
+def errand(name: str, host: str, partition: TopicPartition = HERE) -> Errand:
+    delivery = Delivery(name, b"{}", f"https://{host}.example/", (), None, PROGRESS, f"msg_{name}")
+    return Errand(delivery, partition, lambda: None)
+
+
+@dataclass
+class Book:
+    """A settlement that writes down."""
+
+    settled: dict[str, AttemptResult] = field(default_factory=dict)
+    put_off_s: dict[str, float] = field(default_factory=dict)
+
+    async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
+        self.settled[errand.delivery.request_id] = result
+
+    async def put_off(self, errand: Errand, delay_s: float) -> None:
+        self.put_off_s[errand.delivery.request_id] = delay_s
+
+
+@dataclass
+class World:
+    """Hosts whose name begins with "slow" hang until let go; the rest answer at once."""
+
+    answers: dict[str, AttemptResult] = field(default_factory=dict)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    running: int = 0
+    most: int = 0
+
+    async def send(self, _delivery: Delivery, target: Target) -> AttemptResult:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if target.host.startswith("slow"):
+                await self.let_go.wait()
+            else:
+                await asyncio.sleep(0)
+            return self.answers.get(target.host.removesuffix(".example"), GOOD)
+        finally:
+            self.running -= 1
+
+
+@asynccontextmanager
+async def dispatching(
+    send: Callable[[Delivery, Target], Awaitable[AttemptResult]], book: Book, **settings: int
+) -> AsyncIterator[Dispatcher]:
+    limits = EndpointLimits(max_window=16, breaker_failures=4, open_s=60, patience_s=0)
+    dispatcher = Dispatcher(send, book, limits=limits, **settings)  # type: ignore[arg-type]
+    try:
+        yield dispatcher
+    finally:
+        await dispatcher.close()
+
+
+async def test_a_healthy_host_does_not_wait_behind_a_hanging_one() -> None:
+    world, book = World(), Book()
+    async with dispatching(world.send, book, max_waiting=300) as dispatcher:
+        for n in range(5_000):
+            dispatcher.submit(errand(f"stuck-{n}", "slow"))
+        for n in range(50):
+            dispatcher.submit(errand(f"quick-{n}", "fast"))
+        await eventually(lambda: len([name for name in book.settled if name.startswith("quick")]) == 50)
+        # What the hanging host may hold is bounded; the rest went back to the bus, spaced, not all at one moment.
+        assert dispatcher.in_hand <= 300
+        assert len(book.put_off_s) >= 4_700
+        assert len(set(book.put_off_s.values())) == len(book.put_off_s)
+
+
+async def test_many_hanging_hosts_leave_connections_for_others() -> None:
+    world, book = World(), Book()
+    async with dispatching(world.send, book, max_connections=400) as dispatcher:
+        for host in range(40):
+            for n in range(20):
+                dispatcher.submit(errand(f"stuck-{host}-{n}", f"slow{host}"))
+        dispatcher.submit(errand("quick", "fast"))
+        await eventually(lambda: "quick" in book.settled)
+        assert world.running == 40 * 8
+
+
+async def test_the_bound_over_all_is_kept_and_shared_in_turns() -> None:
+    world, book = World(), Book()
+    async with dispatching(world.send, book, max_connections=10) as dispatcher:
+        for n in range(20):
+            dispatcher.submit(errand(f"a-{n}", "slow-a"))
+        for n in range(20):
+            dispatcher.submit(errand(f"b-{n}", "slow-b"))
+        assert world.most <= 10
+        world.let_go.set()
+        await eventually(lambda: len(book.settled) == 40)
+    assert world.most == 10
+
+
+async def test_an_opened_circuit_sends_what_waits_back_to_the_bus() -> None:
+    world, book = World(answers={"slow": DEAD}), Book()
+    async with dispatching(world.send, book) as dispatcher:
+        for n in range(30):
+            dispatcher.submit(errand(f"r-{n}", "slow"))
+        await asyncio.sleep(0)
+        world.let_go.set()
+        await eventually(lambda: len(book.settled) + len(book.put_off_s) == 30)
+        assert set(book.settled) == {f"r-{n}" for n in range(8)}
+        assert min(book.put_off_s.values()) >= 59
+        dispatcher.submit(errand("late", "slow"))
+        await eventually(lambda: "late" in book.put_off_s)
+
+
+async def test_a_refused_target_is_settled_without_an_attempt() -> None:
+    world, book = World(), Book()
+    async with dispatching(world.send, book) as dispatcher:
+        dispatcher.submit(
+            Errand(Delivery("r", b"{}", "http://10.0.0.1/", (), None, PROGRESS, "msg"), HERE, lambda: None)
+        )
+        await eventually(lambda: "r" in book.settled)
+    assert book.settled["r"].answer is Answer.REFUSED
+    assert world.most == 0
+
+
+async def test_drain_forgets_what_waits_of_lost_partitions_only() -> None:
+    world, book = World(), Book()
+    async with dispatching(world.send, book) as dispatcher:
+        for n in range(20):
+            dispatcher.submit(errand(f"here-{n}", "slow", HERE))
+            dispatcher.submit(errand(f"there-{n}", "slow", THERE))
+        draining = asyncio.create_task(dispatcher.drain([HERE], 5))
+        await asyncio.sleep(0.01)
+        world.let_go.set()
+        forgotten = {one.delivery.request_id for one in await draining}
+        await eventually(lambda: dispatcher.in_hand == 0)
+    assert forgotten
+    assert all(name.startswith("here") for name in forgotten)
+    assert len(forgotten | set(book.settled)) == 40
+
+
+async def test_an_outcome_that_cannot_be_published_ends_the_stage() -> None:
+    class Broken(Book):
+        async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
+            raise ConnectionError("no bus")
+
+    async with dispatching(World().send, Broken()) as dispatcher:
+        dispatcher.submit(errand("r", "fast"))
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(dispatcher.watch(), 5)
