@@ -79,12 +79,14 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
         backpressure = Backpressure(own.max_queued_audio_s)
         completions, followers = Completions(_WAITING), Followers()
         tail = _tail(settings, hub, backpressure, completions, followers)
+        limits = Limits(own, settings.redis)
+        stack.push_async_callback(limits.close)
         projection = Projection(http, own.dedup_web, timeout_s=_VIEW_TIMEOUT_S)
         state = GatewayState(
             settings=settings,
             catalogue=catalogue,
             keys=keys,
-            limits=Limits(own, settings.redis),
+            limits=limits,
             cache=cache,
             doorway=doorway,
             bus=bus,
@@ -178,8 +180,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set.
+@asynccontextmanager
+async def gateway(settings: Settings) -> AsyncIterator[str]:
+    """A gateway that serves while the block runs.
+
+    Yields:
+        Its base URL.
 
     Raises:
         UserError: a port is taken, or a file cannot be read.
@@ -192,15 +198,24 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         server = _Server(_config(settings, web_app(state)))
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         await stack.enter_async_context(background(_tell_readiness(state, readiness)))
-        _log.info("listening", port=listener.getsockname()[1], health_port=health_port)
-        stopping = asyncio.create_task(stop.wait())
+        port = listener.getsockname()[1]
+        _log.info("listening", port=port, health_port=health_port)
         try:
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            yield f"http://{settings.gateway.host}:{port}"
         finally:
-            stopping.cancel()
             state.closing.set()
             server.should_exit = True
             await serving
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set.
+
+    Raises:
+        UserError: a port is taken, or a file cannot be read.
+    """
+    async with gateway(settings):
+        await stop.wait()
 
 
 def _config(settings: Settings, app: ASGIApp) -> uvicorn.Config:

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from throttled import rate_limiter
 from throttled.asyncio import MemoryStore, RateLimiterType, RedisStore, Throttled
+from throttled.exceptions import BaseThrottledError
 
 from infra.settings import RedisSettings
 from producers.gateway.problems import ProblemError
@@ -83,6 +84,12 @@ class Limits:
         self._everybody = Handful("all", settings.rate_per_s, settings.rate_burst)
         self._owners: dict[str, Handful] = {}
 
+    async def close(self) -> None:
+        """Close the connections; the library leaves that to whoever has its client."""
+        client = self._shared._backend.get_client()
+        await client.aclose()
+        await client.connection_pool.disconnect()
+
     async def take(self, owner: str) -> None:
         """Take a token for a request of this owner.
 
@@ -126,7 +133,7 @@ class Limits:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     return await self._limit(handful, tokens, self._shared)
-            except (RedisError, OSError, TimeoutError):
+            except (BaseThrottledError, RedisError, OSError, TimeoutError):
                 self._away_until = time.monotonic() + _AWAY_FOR_S
         return await self._limit(handful, tokens, self._alone)
 

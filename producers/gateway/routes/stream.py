@@ -69,8 +69,9 @@ async def stream(socket: WebSocket) -> None:
     line = Line(socket, time.monotonic())
     try:
         with state.listener("stream"):
-            owner = state.keys.require(socket)
+            # Read first: a client that still sends when it is refused may not see the refusal.
             message = await _first_message(state, socket)
+            owner = state.keys.require(socket)
             await state.limits.take(owner)
             await _until_gone(socket, _talk(state, line, owner, message))
     except ProblemError as problem:
@@ -135,7 +136,8 @@ async def _talk(state: GatewayState, line: Line, owner: str, message: dict[str, 
     if rendition is not None and ticket.request.callback_url is None:
         completion = ticket.completion(rendition)
         metrics.SPEECH.labels("streamed_hit").inc()
-        await _play(state, line, state.listening(ticket.fingerprint, ended(completion), offset), ticket.request_id, stored=True
+        await _play(
+            state, line, state.listening(ticket.fingerprint, ended(completion), offset), ticket.request_id, stored=True
         )
         return
     if master is None:
