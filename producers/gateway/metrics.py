@@ -12,3 +12,9 @@ REDIS_MISSES = Counter("voxbus_gateway_redis_unanswered_total", "Redis commands 
 FIRST_AUDIO = Histogram(
     "voxbus_gateway_first_audio_seconds", "From a streaming request to its first audio.", buckets=LATENCY_BUCKETS
 )
+
+
+def answers() -> dict[str, int]:
+    """How speech requests were answered by this process."""
+    samples = (sample for family in SPEECH.collect() for sample in family.samples if sample.name.endswith("_total"))
+    return {sample.labels["answer"]: int(sample.value) for sample in samples}

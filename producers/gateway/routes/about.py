@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from producers.gateway import metrics as figures
 from producers.gateway.door_state import state_of
 from producers.gateway.routes.openapi import PROBLEMS_401
 
@@ -46,6 +47,7 @@ async def pipeline(request: Request) -> dict[str, Any]:
         "bus": state.bus.open and state.tail.listening.is_set(),
         "listeners": state.listeners,
         "requests": state.open,
+        "answers": figures.answers(),
     }
     return {**await state.pipeline.picture(), "gateway": gateway}
 
@@ -64,7 +66,7 @@ async def readyz(request: Request) -> Response:
 
 
 @router.get("/metrics", summary="Prometheus", response_model=None)
-async def metrics() -> Response:
+async def prometheus() -> Response:
     """Figures of this gateway."""
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
