@@ -16,11 +16,13 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from infra.errors import UserError
 from producers import SpeechClient, SpeechFailedError, SpeechTimeoutError, download
 from producers.connection import client_settings
+from producers.lines import line_batches
 
 # Pattern → answer; the first that matches speaks.
 RULES = [
@@ -68,21 +70,32 @@ async def play(path: Path) -> bool:
     return False
 
 
+async def questions() -> AsyncIterator[str]:
+    """Lines from the keyboard or a pipe; a prompt for the former."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        print("> ", end="", flush=True)
+    async for lines in line_batches(sys.stdin.buffer):
+        for line in lines:
+            question = (line.content or b"").decode("utf-8", "replace").strip()
+            if not interactive:
+                print(f"> {question}")
+            yield question
+        if interactive:
+            print("> ", end="", flush=True)
+
+
 async def chat(options: argparse.Namespace) -> None:
-    """Read questions until goodbye or the end of the input."""
+    """Answer until goodbye or the end of the input."""
     folder = options.out or Path(tempfile.mkdtemp(prefix="voxbus-chat-"))
     folder.mkdir(parents=True, exist_ok=True)
-    interactive = sys.stdin.isatty()
     async with SpeechClient(client_settings(options.endpoints).kafka, client_id="chatbot") as speech:
         print("云帆商城 Cloudsail — 请提问 / ask me (再见 / bye ends)")
-        for number in range(1, 1_000_000):
-            if interactive:
-                print("> ", end="", flush=True)
-            question = (await asyncio.to_thread(sys.stdin.readline)).strip()
-            if not question:
-                break
+        number = 0
+        async for question in questions():
+            number += 1
             reply = answer(question)
-            print(reply if interactive else f"> {question}\n{reply}")
+            print(reply)
             target = folder / f"{number:02d}.wav"
             try:
                 how = await speak(speech, reply, options.voice, target)

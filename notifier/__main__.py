@@ -1,13 +1,14 @@
 """`voxbus notify`, also `python -m notifier`."""
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import click
+from aiokafka.errors import KafkaError
 
-from infra.errors import UserError
-from infra.lifecycle import stop_on_signals
+from infra.cli import run_alone
+from infra.kafka.clients import unreachable
+from infra.lifecycle import TaskFailedError, stop_on_signals
 from infra.logging import configure, get_logger
 from infra.settings import load, masked
 from notifier.app import run
@@ -22,7 +23,7 @@ def notify() -> None:
     """Deliver completions as signed webhooks (settings: VOXBUS_NOTIFIER__…, VOXBUS_KAFKA__…)."""
     settings = load(NotifySettings)
     configure(settings.log, stage=STAGE)
-    get_logger(__name__).info("settings", **masked(settings))
+    get_logger(__name__).info("settings", settings=masked(settings))
     asyncio.run(_serve(settings))
 
 
@@ -31,20 +32,13 @@ async def _serve(settings: NotifySettings) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
     stop = asyncio.Event()
     with stop_on_signals(stop):
-        await run(settings, stop)
-
-
-def main() -> None:
-    """Run as a module: a UserError ends as one line, like under `voxbus`."""
-    try:
-        notify(standalone_mode=False)
-    except UserError as error:
-        click.echo(f"voxbus: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        try:
+            await run(settings, stop)
+        except TaskFailedError as error:
+            if isinstance(error.__cause__, KafkaError):
+                raise unreachable(settings.kafka) from error
+            raise
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(notify)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Coroutine
 from datetime import datetime
@@ -146,6 +147,8 @@ def test(url: str, endpoints: Path | None) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
+    # The client warns of every attempt to connect; a command says it once, in its own words.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:

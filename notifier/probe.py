@@ -29,10 +29,11 @@ async def send_test(settings: NotifierSettings, secret: str, url: str) -> Attemp
     """
     allowed = (*settings.allowed_private_networks, *_LOOPBACK)
     now = utc_now()
-    event = {"type": "webhook.test", "timestamp": now.isoformat(), "data": {"message": "voxbus can reach you"}}
     moment = int(now.timestamp() * 1000)
-    progress = DeliveryProgress(attempts=0, due_ms=moment, release_ms=moment, first_ms=moment, partition=0, offset=0)
     name = f"test-{moment}"
+    data = {"request_id": name, "message": "voxbus can reach you"}
+    event = {"type": "webhook.test", "timestamp": now.isoformat(), "data": data}
+    progress = DeliveryProgress(attempts=0, due_ms=moment, release_ms=moment, first_ms=moment, partition=0, offset=0)
     delivery = Delivery(name, json.dumps(event).encode(), url, (), None, progress, webhook_id(name))
     signer = Signer(secret)
     try:

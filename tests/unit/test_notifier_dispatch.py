@@ -107,7 +107,7 @@ async def test_the_bound_over_all_is_kept_and_shared_in_turns() -> None:
             dispatcher.submit(errand(f"a-{n}", "slow-a"))
         for n in range(20):
             dispatcher.submit(errand(f"b-{n}", "slow-b"))
-        assert world.most <= 10
+        await eventually(lambda: world.running == 10)
         world.let_go.set()
         await eventually(lambda: len(book.settled) == 40)
     assert world.most == 10

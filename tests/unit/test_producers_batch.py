@@ -18,7 +18,8 @@ LINES = "\n".join([GOOD, "{bad", "", '{"text": ""}', "[1]", '{"text": "ok", "vio
 async def _run(
     content: str | bytes, options: BatchOptions, answer: Answer | None = None
 ) -> tuple[Summary, list[str], FakeBus]:
-    bus, said = FakeBus(answer), []
+    bus = FakeBus(answer)
+    said: list[str] = []
     data = content.encode() if isinstance(content, str) else content
     async with SpeechClient(bus=bus) as speech:
         batch = Batch(speech, options, say=said.append, progress=lambda _: None)

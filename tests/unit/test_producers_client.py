@@ -183,7 +183,7 @@ async def test_more_than_may_wait_are_submitted_as_room_comes() -> None:
     async with SpeechClient(bus=bus, max_waiting=2) as speech:
         submitting = asyncio.create_task(speech.submit_many([{"text": "a", "request_id": f"r{n}"} for n in range(5)]))
         for expected in (2, 3, 4, 5):
-            await eventually(lambda n=expected: len(bus.delivered) == n)
+            await eventually(lambda: len(bus.delivered) == expected)  # noqa: B023
             bus.complete(f"r{expected - 2}")
         pending = await submitting
         for n in (3, 4):
@@ -251,7 +251,7 @@ async def test_unreadable_answers_are_passed_over() -> None:
     async with SpeechClient(bus=bus) as speech:
         pending = await speech.submit("hello", request_id="r1")
         bus.say(topics.COMPLETED, Message(b"r1", b"{", ()))
-        bus.say(topics.COMPLETED, Message(None, None, ()))
+        bus.say(topics.COMPLETED, Message(None, b"", ()))
         bus.complete("r1")
         assert await pending.completion(timeout_s=1)
 

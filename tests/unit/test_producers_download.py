@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import BaseTestServer, TestServer
 
 from producers.download import download
 from producers.errors import DownloadError
@@ -17,7 +17,7 @@ CONTENT = os.urandom(200_000)
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[TestServer]:
+async def store() -> AsyncIterator[BaseTestServer]:
     async def audio(_: web.Request) -> web.Response:
         return web.Response(body=CONTENT)
 
@@ -36,7 +36,7 @@ def _info(url: object, *, size: int = len(CONTENT), sha256: str | None = None) -
     return AudioInfo(url=str(url), format=AudioFormat.WAV, bytes=size, sha256=digest, duration_s=1, sample_rate=24_000)
 
 
-async def test_the_file_appears_whole(store: TestServer, tmp_path: Path) -> None:
+async def test_the_file_appears_whole(store: BaseTestServer, tmp_path: Path) -> None:
     seen: list[int] = []
     target = tmp_path / "a.wav"
     target.write_bytes(b"old")
@@ -57,7 +57,7 @@ async def test_the_file_appears_whole(store: TestServer, tmp_path: Path) -> None
     ],
 )
 async def test_anything_else_leaves_nothing(
-    store: TestServer, tmp_path: Path, path: str, size: int, sha256: str | None, message: str
+    store: BaseTestServer, tmp_path: Path, path: str, size: int, sha256: str | None, message: str
 ) -> None:
     with pytest.raises(DownloadError, match=message):
         await download(_info(store.make_url(path), size=size, sha256=sha256), tmp_path / "a.wav")
@@ -70,6 +70,6 @@ async def test_a_store_that_is_away_is_named_without_the_address_that_opens_it(t
     assert "secret" not in str(caught.value)
 
 
-async def test_a_folder_that_is_not_there(store: TestServer, tmp_path: Path) -> None:
+async def test_a_folder_that_is_not_there(store: BaseTestServer, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="cannot be written"):
         await download(_info(store.make_url("/audio")), tmp_path / "none" / "a.wav")
