@@ -22,7 +22,7 @@ from schemas.codec import Context, encode, new_traceparent
 from schemas.codes import AudioFormat
 from schemas.completions import CompletionData
 from schemas.renditions import CachedRendition
-from schemas.requests import SpeechSpec, SynthesisRequested
+from schemas.requests import CancelRequested, SpeechSpec, SynthesisRequested
 
 SOURCE = "voxbus/gateway"
 
@@ -136,6 +136,15 @@ class Doorway:
         message = encode(request, source=SOURCE, context=Context(ticket.trace or new_traceparent()))
         await self._bus.publish(topics.REQUESTS, message)
         await self._cache.accepted(ticket.request_id, ticket.fingerprint)
+
+    async def cancel(self, request_id: str) -> None:
+        """Ask for the end of a request; its state tells when it came.
+
+        Raises:
+            ProblemError: 503, the bus does not answer.
+        """
+        message = encode(CancelRequested(request_id=request_id), source=SOURCE, context=Context(new_traceparent()))
+        await self._bus.publish(topics.REQUESTS, message)
 
     async def answered(self, completion: CompletionData) -> None:
         """Remember an end that was given without the bus, so that it can be asked for again."""

@@ -6,7 +6,9 @@ takes has left the shared bucket, so all gateways together never pass more than 
 
 import asyncio
 import time
+from typing import cast
 
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -86,7 +88,7 @@ class Limits:
 
     async def close(self) -> None:
         """Close the connections; the library leaves that to whoever has its client."""
-        client = self._shared._backend.get_client()
+        client = cast("Redis", self._shared._backend.get_client())
         await client.aclose()
         await client.connection_pool.disconnect()
 

@@ -44,6 +44,19 @@ def on_admitted(
     return _await_rendition(row, row.stored, waiter, policy, now=now, ref=ref)
 
 
+def on_cancelled(view: View, waiter: WaiterRow, *, now: float) -> Step:
+    """A request is not wanted any more. Its synthesis goes on as long as anybody else waits for it."""
+    told = tuple(ends.cancelled(Asker.of(waiter), now=now))
+    row = view.synthesis(waiter.fingerprint)
+    others = any(other.request_id != waiter.request_id for other in view.waiters(waiter.fingerprint))
+    if row is None or row.state != "pending" or others:
+        return Step("cancelled", outputs=told, ends=(waiter,))
+    # As with a failure: who comes from now on begins a new synthesis.
+    ended = row.model_copy(update={"state": "failed", "spec": None})
+    forget = (row.fingerprint, row.job_id)
+    return Step("cancelled", (synthesis_write(ended),), (*told, orders.stop(row)), (waiter,), forget=forget)
+
+
 def _outdated(view: View, row: SynthesisRow, now: float) -> bool:
     # Whoever still waits for one of its formats keeps a stored synthesis alive.
     return row.state == "stored" and row.due_at <= now and not any(True for _ in view.waiters(row.fingerprint))

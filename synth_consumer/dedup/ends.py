@@ -104,6 +104,18 @@ def expired(asker: Asker, *, now: float) -> Iterator[Output]:
     return _end(asker, State.EXPIRED, "speech.expired", data, now)
 
 
+def cancelled(asker: Asker, *, now: float) -> Iterator[Output]:
+    """The messages of a request that its sender does not want any more."""
+    data = CompletionData(
+        request_id=asker.request_id,
+        status="cancelled",
+        fingerprint=asker.fingerprint,
+        timings_ms=Timings(total=max(0, round((now - asker.accepted_at) * 1000))),
+        metadata=asker.metadata or {},
+    )
+    return _end(asker, State.CANCELLED, "speech.cancelled", data, now)
+
+
 def progressed(asker: Asker, state: State, percent: int, *, now: float) -> Output:
     """A request moved on."""
     status = RequestStatus(
@@ -115,7 +127,7 @@ def progressed(asker: Asker, state: State, percent: int, *, now: float) -> Outpu
 def _end(
     asker: Asker,
     state: State,
-    name: Literal["speech.completed", "speech.failed", "speech.expired"],
+    name: Literal["speech.completed", "speech.failed", "speech.expired", "speech.cancelled"],
     data: CompletionData,
     now: float,
 ) -> Iterator[Output]:

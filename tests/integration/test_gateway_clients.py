@@ -165,6 +165,36 @@ async def test_a_request_is_followed_to_its_end_and_fetched(http):
     assert seconds(audio.content) > 1
 
 
+async def end_of(http, location, timeout_s=20):
+    async def ended():
+        state = (await http.get(location)).json()["state"]
+        return state in ("completed", "failed", "cancelled", "expired") and state
+
+    return await eventually(ended, timeout_s)
+
+
+async def test_a_cancelled_request_frees_its_lane_unless_another_waits(http):
+    long = " ".join(["This is one more sentence of a very long text."] * 190)
+    made = await http.post("/v1/speech", json={"text": fresh(long)})
+    cancelled = await http.delete(made.json()["status_url"])
+    assert (cancelled.status_code, cancelled.headers["location"]) == (202, made.json()["status_url"])
+    assert await end_of(http, made.json()["status_url"]) == "cancelled"
+
+    async def idle():
+        figures = (await http.get("/v1/pipeline")).json()["stages"]["synth"]["figures"]
+        return figures["voxbus_synth_lanes_busy"][""] == 0
+
+    await eventually(idle)
+    again = await http.delete(made.json()["status_url"])
+    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
+
+    shared = {"text": fresh("Two want this")}
+    one, two = [await http.post("/v1/speech", json=shared) for _ in range(2)]
+    await http.delete(one.json()["status_url"])
+    assert await end_of(http, two.json()["status_url"]) == "completed"
+    assert await end_of(http, one.json()["status_url"]) in ("cancelled", "completed"), "it may have been too late"
+
+
 async def test_the_bus_goes_and_comes_back(data, url, http):
     ps = await asyncio.to_thread(
         subprocess.run, [*_VOXBUS, "ps", "--json", "--data-dir", str(data)],

@@ -45,6 +45,7 @@ _COMPLETION = {
         "metadata": {},
     },
 }
+_STATUS_SCHEMA = {"$ref": "#/components/schemas/RequestStatus"}
 _STATUS = {
     "request_id": _ID,
     "state": "synthesizing",
@@ -139,9 +140,17 @@ SPEECH: dict[str, Any] = {
 }
 POLL: dict[str, Any] = {
     "responses": {
-        200: _json("Where it is.", _STATUS, {"$ref": "#/components/schemas/RequestStatus"}),
+        200: _json("Where it is.", _STATUS, _STATUS_SCHEMA),
         **_problems(401, 404, 422, 503),
     }
+}
+CANCEL: dict[str, Any] = {
+    "status_code": 202,
+    "responses": {
+        200: _json("It had ended before.", _STATUS, _STATUS_SCHEMA),
+        202: _json("On its way; the state tells when it came.", _STATUS, _STATUS_SCHEMA),
+        **_problems(401, 404, 422, 503),
+    },
 }
 AUDIO: dict[str, Any] = {
     "status_code": 302,

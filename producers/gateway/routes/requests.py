@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from producers.gateway.door_state import GatewayState, state_of
 from producers.gateway.listening import completion_of
 from producers.gateway.problems import ProblemError
-from producers.gateway.routes.openapi import AUDIO, EVENTS, POLL
+from producers.gateway.routes.openapi import AUDIO, CANCEL, EVENTS, POLL
 from schemas.codes import State
 from schemas.completions import RequestStatus
 
@@ -26,6 +26,19 @@ async def poll(request: Request, request_id: RequestIdPath) -> Response:
     status = await state.status(state.keys.require(request), request_id)
     headers = {} if status.state.terminal else {"Retry-After": "1"}
     return Response(status.model_dump_json(exclude_none=True), media_type="application/json", headers=headers)
+
+
+@router.delete("/v1/requests/{request_id}", summary="Cancel a request", response_model=None, **CANCEL)
+async def cancel(request: Request, request_id: RequestIdPath) -> Response:
+    """End a request as `cancelled`. Others who wait for the same speech are not touched. Repeating it is harmless."""
+    state = state_of(request)
+    status = await state.status(state.keys.require(request), request_id)
+    if not status.state.terminal:
+        await state.doorway.cancel(request_id)
+    url = f"/v1/requests/{request_id}"
+    code = 200 if status.state.terminal else 202
+    body = status.model_dump_json(exclude_none=True)
+    return Response(body, code, {"Location": url}, media_type="application/json")
 
 
 @router.get("/v1/requests/{request_id}/audio", summary="Audio of a request", response_model=None, **AUDIO)

@@ -35,6 +35,8 @@ class Line:
     socket: WebSocket
     began: float
     heard_any: bool = False
+    published: str | None = None
+    """The request this line put on the bus, while its end is not told."""
 
     async def event(self, **fields: Any) -> None:
         """A JSON message."""
@@ -73,7 +75,7 @@ async def stream(socket: WebSocket) -> None:
             message = await _first_message(state, socket)
             owner = state.keys.require(socket)
             await state.limits.take(owner)
-            await _until_gone(socket, _talk(state, line, owner, message))
+            await _until_gone(state, line, _talk(state, line, owner, message))
     except ProblemError as problem:
         await line.refuse(problem)
     except ConnectionError:
@@ -83,14 +85,17 @@ async def stream(socket: WebSocket) -> None:
         return
 
 
-async def _until_gone(socket: WebSocket, talk: Coroutine[Any, Any, None]) -> None:
+async def _until_gone(state: GatewayState, line: Line, talk: Coroutine[Any, Any, None]) -> None:
     """Talk until all is said or the listener leaves, which only reading can tell."""
+    socket = line.socket
     talking, gone = asyncio.create_task(talk), asyncio.create_task(_gone(socket))
     try:
         await asyncio.wait({talking, gone}, return_when=asyncio.FIRST_COMPLETED)
         if talking.done():
             talking.result()
             await socket.close(1000)
+        elif state.settings.gateway.cancel_unheard and line.published is not None:
+            await state.doorway.cancel(line.published)  # others who wait for the same speech are not touched
     finally:
         talking.cancel()
         gone.cancel()
@@ -144,6 +149,7 @@ async def _talk(state: GatewayState, line: Line, owner: str, message: dict[str, 
         state.backpressure.admit(ticket.request.priority)
     async with state.awaited(ticket.request_id) as future:
         await state.doorway.publish(ticket)
+        line.published = ticket.request_id
         metrics.SPEECH.labels("streamed").inc()
         listening = state.listening(ticket.fingerprint, future, offset)
         await _play(state, line, listening, ticket.request_id, stored=master is not None)
@@ -177,6 +183,7 @@ async def _play(state: GatewayState, line: Line, listening: Listening, request_i
             completion = await asyncio.shield(listening.completion)
     except TimeoutError:
         raise ProblemError(504, "deadline_exceeded", "the end of the request was not heard in time") from None
+    line.published = None
     await state.told(completion)
     if completion.audio is None:
         raise failure_of(completion)
