@@ -14,8 +14,9 @@ import uvloop
 
 def request_bytes(host: str, body: bytes) -> bytes:
     """A whole POST."""
-    head = f"POST /v1/speech HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    lines = ["POST /v1/speech HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
+    lines += [f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
 
 
 class Connection(asyncio.Protocol):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from infra.voices import Catalogue
 from producers.gateway import metrics
@@ -29,6 +29,7 @@ from schemas.base import utc_now
 from schemas.codes import PERCENT_AT, State
 from schemas.completions import CompletionData, RequestStatus
 
+_BODY_S = 15.0
 _VIEW_LAG_S = 300
 _FIRST_ASKED_S, _LAST_ASKED_S = 2.0, 15.0
 
@@ -70,7 +71,7 @@ class GatewayState:
         """The body of a request, as far as it may be long.
 
         Raises:
-            ProblemError: 413.
+            ProblemError: 413 when it is longer; 408 when it does not come.
         """
         bound = self.settings.gateway.max_body_bytes
         if (
@@ -79,10 +80,16 @@ class GatewayState:
         ):
             raise _too_large(bound)
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > bound:
-                raise _too_large(bound)
+        try:
+            async with asyncio.timeout(_BODY_S):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > bound:
+                        raise _too_large(bound)
+        except TimeoutError:
+            raise ProblemError(408, "invalid_request", f"the body did not come within {_BODY_S:g} s") from None
+        except ClientDisconnect:
+            raise ProblemError(400, "invalid_request", "the body broke off") from None
         return bytes(body)
 
     @contextmanager

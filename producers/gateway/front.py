@@ -12,6 +12,7 @@ from producers.gateway.problems import ProblemError, internal_problem
 from producers.gateway.routes import speech
 
 _log = get_logger(__name__)
+_READING = ("GET", "HEAD", "OPTIONS")
 
 
 class Front:
@@ -22,6 +23,10 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
+        if scope["type"] == "websocket" and self._is_foreign(scope):
+            # Answered as a failed handshake: no page of another site talks to this gateway.
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,9 +57,20 @@ class Front:
             metrics.REQUESTS.labels(route, str(status)).inc()
             metrics.LATENCY.labels(route).observe(time.perf_counter() - began)
 
+    def _is_foreign(self, scope: Scope) -> bool:
+        """Whether a page of another site asks. Browsers send such requests unasked; programs send no origin."""
+        headers = dict(scope["headers"])
+        origin: str = headers.get(b"origin", b"").decode("latin-1")
+        if not origin or origin in self._state.settings.gateway.cors_origins:
+            return False
+        host: str = headers.get(b"host", b"").decode("latin-1")
+        return origin.partition("://")[2] != host
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._state.open > self._state.settings.gateway.max_connections:
             raise ProblemError(503, "too_many_connections", "as much is open as this gateway serves", retry_after_s=1)
+        if scope["method"] not in _READING and self._is_foreign(scope):
+            raise ProblemError(403, "foreign_origin", "pages of other sites are not served; see cors_origins")
         if scope["path"] == "/v1/speech" and scope["method"] == "POST":
             scope["app"] = self._app
             response = await speech.speak(Request(scope, receive))

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from producers.gateway.keys import new_key
 from schemas import topics
@@ -355,6 +356,22 @@ async def test_a_failed_request_says_why(door):
         await door.producer.deliver(topics.COMPLETED, encode(failed, source="test"))
         said = json.loads(await ws.recv())
         assert (said["event"], said["code"]) == ("failed", "engine_crashed")
+
+
+async def test_pages_of_other_sites_are_not_served(door):
+    foreign = {"Origin": "https://elsewhere.example"}
+    refused = await door.http.post("/v1/speech", json={"text": "a"}, headers=foreign)
+    assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (403, False)
+    assert (await door.http.post("/v1/speech", json={"text": "a"}, headers={"Origin": door.url})).status_code == 202
+    with pytest.raises(InvalidStatus):
+        await connect(door.url.replace("http", "ws") + "/v1/stream", origin="https://elsewhere.example")
+
+
+async def test_cors_is_given_to_whom_it_was_promised(topics_ready, redis_settings):
+    friend = {"Origin": "https://friend.example"}
+    async with world(topics_ready, redis_settings, cors_origins=("https://friend.example",)) as door:
+        answer = await door.http.post("/v1/speech", json={"text": "a"}, headers=friend)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, "https://friend.example")
 
 
 async def test_curl_works_as_the_readme_says(door):
