@@ -158,7 +158,12 @@ async def doors(endpoints: Endpoints, seconds: float) -> dict[str, Any]:
         await asyncio.sleep(2)
         above = load(host, texts=_TEXTS, seconds=seconds, rate=_LIMIT * 2)
     figures["twice_the_limit"] = {"below": below, "above": above}
-    figures["other_refusals"] = sum(answer["count"] for status, answer in above.items() if status not in ("200", "429"))
+    figures["other_refusals"] = sum(
+        # A hit becomes a miss (202) when Redis does not answer in time; that is no refusal.
+        answer["count"]
+        for status, answer in above.items()
+        if status not in ("200", "202", "429")
+    )
     figures["p99_at_twice_the_limit"] = round(above["200"]["p99"] / below["200"]["p99"], 2)
     return figures
 
