@@ -50,6 +50,7 @@ _ABOUT = {
     topics.DELIVERIES: "Every attempt to deliver a webhook.",
     topics.DEAD_LETTERS: "What could not be handled, whole, with its reason in headers.",
     topics.TICKS: "The clock of the tables; internal.",
+    topics.CONTROL: "Word to the workers, such as that nobody waits for a job any more; internal.",
 }
 # What a program outside of voxbus writes (`receive`: voxbus receives it) and reads.
 _WRITTEN_BY_CLIENTS = (topics.REQUESTS,)

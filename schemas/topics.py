@@ -10,9 +10,9 @@ from schemas.audio import AudioChunk, TakeAbandoned, TakeFinished
 from schemas.base import Event
 from schemas.completions import RequestCompleted, RequestStatus
 from schemas.deliveries import DeliveryAttempted
-from schemas.jobs import SynthesisJob, TranscodeRequested
+from schemas.jobs import JobCancelled, SynthesisJob, TranscodeRequested
 from schemas.outcomes import RenditionStored, StageProgress, SynthesisFailed
-from schemas.requests import SynthesisAdmitted, SynthesisRequested
+from schemas.requests import CancelAdmitted, CancelRequested, SynthesisAdmitted, SynthesisRequested
 from schemas.ticks import Ticked
 
 REQUESTS = "tts.requests"
@@ -29,6 +29,7 @@ DELIVERIES = "tts.deliveries"
 DELIVERY_RETRIES = tuple(f"{DELIVERIES}.retry.{tier}" for tier in range(1, 7))
 DEAD_LETTERS = "tts.dlq"
 TICKS = "tts.ticks"
+CONTROL = "tts.control"
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -50,8 +51,8 @@ class Topic:
 TOPICS: dict[str, Topic] = {
     topic.name: topic
     for topic in (
-        Topic(REQUESTS, "any", (SynthesisRequested,), 7 * _DAY_MS),
-        Topic(ADMITTED, "fingerprint", (SynthesisAdmitted,), _DAY_MS),
+        Topic(REQUESTS, "any", (SynthesisRequested, CancelRequested), 7 * _DAY_MS),
+        Topic(ADMITTED, "fingerprint", (SynthesisAdmitted, CancelAdmitted), _DAY_MS),
         Topic(JOBS_INTERACTIVE, "fingerprint", (SynthesisJob,), _DAY_MS),
         Topic(JOBS_BULK, "fingerprint", (SynthesisJob,), 7 * _DAY_MS),
         # PCM is heavy (48 kB a second of speech) and worthless once uploaded.
@@ -65,5 +66,7 @@ TOPICS: dict[str, Topic] = {
         *(Topic(name, "request_id", (RequestCompleted,), 7 * _DAY_MS, partitions=1) for name in DELIVERY_RETRIES),
         Topic(DEAD_LETTERS, "any", (), 30 * _DAY_MS),
         Topic(TICKS, "partition", (Ticked,), _HOUR_MS),
+        # Every worker reads all of it, without a group.
+        Topic(CONTROL, "fingerprint", (JobCancelled,), _HOUR_MS, partitions=1),
     )
 }
