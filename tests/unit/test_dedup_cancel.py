@@ -50,10 +50,22 @@ def told(step):
 def test_the_last_one_stops_the_job_and_the_synthesis_is_forgotten():
     step = on_cancelled(Rows(pending(), waiter("one")), waiter("one"), now=2.0)
     assert told(step) == [topics.STATUS, topics.COMPLETED, topics.CONTROL]
-    assert (step.kind, step.forget, step.ends) == ("cancelled", (FP, "job"), (waiter("one"),))
+    assert (step.kind, step.forget) == ("cancelled", (FP, "job"))
+    assert [(gone.request_id, gone.end) for gone in step.ends] == [("one", "cancelled")]
     assert step.writes[0].row.state == "failed", "who comes meanwhile begins anew"
 
 
 def test_others_keep_the_job():
     step = on_cancelled(Rows(pending(), waiter("one"), waiter("two")), waiter("one"), now=2.0)
     assert (told(step), step.forget, step.writes) == ([topics.STATUS, topics.COMPLETED], None, ())
+
+
+def test_an_end_that_was_written_down_stands():
+    rows = Rows(pending(), waiter("one"))
+    assert on_cancelled(rows, waiter("one").model_copy(update={"end": "failed"}), now=2.0).kind == "ignored"
+    assert (
+        on_cancelled(rows, waiter("one").model_copy(update={"end": "cancelled", "remove_at": 9}), now=2.0).kind
+        == "ignored"
+    )
+    again = on_cancelled(rows, waiter("one").model_copy(update={"end": "cancelled"}), now=2.0)
+    assert told(again)[:2] == [topics.STATUS, topics.COMPLETED], "a worker was killed before it told this end"
