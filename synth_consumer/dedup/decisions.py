@@ -9,7 +9,7 @@ from schemas.fingerprint import derived_seed
 from schemas.requests import SynthesisAdmitted
 from synth_consumer.dedup import ends, orders
 from synth_consumer.dedup.ends import Asker
-from synth_consumer.dedup.orders import Policy, View, synthesis_write, told_write, waiter_write
+from synth_consumer.dedup.orders import TOLD_KEPT_S, Policy, View, synthesis_write, told_write, waiter_write
 from synth_consumer.dedup.rows import Stored, SynthesisRow, TranscodeOrder, WaiterRow
 from synth_consumer.dedup.steps import Step, derived_id
 
@@ -36,10 +36,12 @@ def on_admitted(
     if row is not None and row.stored is not None and not outdated and request.format in row.stored.renditions:
         # Before the look at the clock: delivered again after an outage, it comes to the same end.
         told = ends.completed(Asker.of(waiter), row.stored, request.format, cached=True, now=now)
-        return Step("stored", outputs=told)
+        # As long as messages from before its time was over come again, it stays.
+        late = row.model_copy(update={"due_at": now + TOLD_KEPT_S})
+        return Step("stored", (synthesis_write(late),) if row.due_at <= now else (), told)
     if waiter.expires_at <= now:
-        late = ends.marked((waiter,), None)
-        return Step("expired", outputs=ends.told(late, now=now), ends=late)
+        expired = ends.marked((waiter,), None)
+        return Step("expired", outputs=ends.told(expired, now=now), ends=expired)
     if row is None or outdated:
         return _new(request, waiter, policy, now=now, ref=ref)
     if row.stored is None:

@@ -12,7 +12,7 @@ from synth_consumer.dedup.rows import Stored, SynthesisRow, WaiterRow, moment
 from synth_consumer.dedup.steps import Output, Write, say
 
 # Many times the half second after which finished events are committed.
-_TOLD_KEPT_S = 60.0
+TOLD_KEPT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +107,4 @@ def told_write(row: WaiterRow, now: float) -> Write:
     A good end is found again in the stored synthesis. A bad one stays with its request for a while, for the message
     of the request may be delivered again until its offset is committed, and must not begin anything then.
     """
-    return Write("waiters", row.key, row.model_copy(update={"remove_at": now + _TOLD_KEPT_S}) if row.end else None)
+    return Write("waiters", row.key, row.model_copy(update={"remove_at": now + TOLD_KEPT_S}) if row.end else None)
