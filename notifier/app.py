@@ -42,6 +42,8 @@ async def run(settings: NotifySettings, stop: asyncio.Event) -> None:
         TaskFailedError: a part failed; nothing it had in hand was committed.
     """
     signer = Signer(settings.notifier.signing_secret.get_secret_value())
+    if signer.public_keys:
+        _log.info("receivers verify ed25519 signatures with", public_keys=signer.public_keys)
     readiness = Readiness("bus", "group")
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(health_server(settings.health, readiness))

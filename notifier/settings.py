@@ -15,8 +15,8 @@ class NotifierSettings(Fragment):
     """Signing, retries and bounds of the webhooks."""
 
     signing_secret: SecretStr = SecretStr("")
-    """`whsec_` and base64, as Standard Webhooks has it. While secrets are rotated: several, separated by spaces;
-    every delivery is then signed with each."""
+    """`whsec_` (HMAC) or `whsk_` (ed25519, extra `ed25519`) and base64, as Standard Webhooks has it. While secrets are
+    rotated, or for both kinds: several, separated by spaces; every delivery is then signed with each."""
     retry_delays_s: tuple[float, ...] = (
         0.0,
         5.0,
