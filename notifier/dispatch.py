@@ -28,6 +28,8 @@ _MAX_UNNOTED = 512
 # A queue may be so many times as long as the room that is left for all (dynamic thresholds, as switches share their
 # buffers): one busy endpoint gets two thirds of the whole, ten get 9.5% each, and a newcomer always finds a place.
 _QUEUE_SHARE = 2
+# Standard Webhooks asks for small bodies. A completion has about 2 kB and up to 4 KB of its request's metadata.
+_MAX_BODY_BYTES = 20_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +106,9 @@ class Dispatcher:
     def submit(self, errand: Errand) -> None:
         """Take a delivery whose attempt is due."""
         try:
+            size = len(errand.delivery.body)
+            if size > _MAX_BODY_BYTES:
+                raise TargetRefusedError(f"the body has {size} bytes, more than {_MAX_BODY_BYTES}")
             target = read_target(errand.delivery.callback, self._allowed)
         except TargetRefusedError as error:
             refused = AttemptResult(Answer.REFUSED, error=str(error))

@@ -86,7 +86,8 @@ async def test_a_healthy_host_does_not_wait_behind_a_hanging_one() -> None:
         # What the hanging host may hold is bounded; the rest went back to the bus, spaced, not all at one moment.
         assert dispatcher.in_hand <= 300
         assert len(book.put_off_s) >= 4_700
-        assert len(set(book.put_off_s.values())) == len(book.put_off_s)
+        # Where the machine pauses, the spacing begins again from the present: the same delay, at another moment.
+        assert len(set(book.put_off_s.values())) > 0.95 * len(book.put_off_s)
 
 
 async def test_many_hanging_hosts_leave_connections_for_others() -> None:
@@ -136,6 +137,19 @@ async def test_a_refused_target_is_settled_without_an_attempt() -> None:
         await eventually(lambda: "r" in book.settled)
     assert book.settled["r"].answer is Answer.REFUSED
     assert world.most == 0
+
+
+@pytest.mark.parametrize(("size", "answer"), [(20_000, Answer.SUCCESS), (20_001, Answer.REFUSED)])
+async def test_a_body_past_the_bound_is_not_sent(size: int, answer: Answer) -> None:
+    world, book = World(), Book()
+    delivery = Delivery("r", b"x" * size, "https://fast.example/", (), None, PROGRESS, "msg")
+    async with dispatching(world.send, book) as dispatcher:
+        dispatcher.submit(Errand(delivery, HERE, lambda: None))
+        await eventually(lambda: "r" in book.settled)
+    assert book.settled["r"].answer is answer
+    if answer is Answer.REFUSED:
+        assert book.settled["r"].error == "the body has 20001 bytes, more than 20000"
+        assert world.most == 0
 
 
 async def test_drain_forgets_what_waits_of_lost_partitions_only() -> None:
