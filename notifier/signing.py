@@ -29,9 +29,16 @@ class _Key(Protocol):
         """One signature with its version before it."""
 
 
-def webhook_id(request_id: str) -> str:
-    """The id of a request's webhook: the same on every attempt, after every crash and on every replay."""
-    return f"msg_{hashlib.sha256(request_id.encode()).hexdigest()[:32]}"
+def webhook_id(request_id: str, endpoint: str | None = None) -> str:
+    """The id of a request's webhook: the same on every attempt, after every crash and on every replay.
+
+    Args:
+        request_id: whose completion it is.
+        endpoint: the named endpoint it goes to; None for the request's own callback.
+    """
+    # No request id has a slash.
+    whole = request_id if endpoint is None else f"{request_id}/{endpoint}"
+    return f"msg_{hashlib.sha256(whole.encode()).hexdigest()[:32]}"
 
 
 class Signer:

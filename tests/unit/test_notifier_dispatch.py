@@ -10,8 +10,10 @@ from aiokafka import TopicPartition
 
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
+from notifier.directory import Directory
 from notifier.dispatch import Dispatcher, Errand
 from notifier.endpoint import EndpointLimits
+from notifier.route import Router
 from notifier.targets import Target
 from schemas.deliveries import DeliveryProgress
 from tests.waiting import eventually
@@ -68,7 +70,7 @@ async def dispatching(
     send: Callable[[Delivery, Target], Awaitable[AttemptResult]], book: Book, **settings: int
 ) -> AsyncIterator[Dispatcher]:
     limits = EndpointLimits(max_window=16, breaker_failures=4, open_s=60, patience_s=0)
-    dispatcher = Dispatcher(send, book, limits=limits, **settings)  # type: ignore[arg-type]
+    dispatcher = Dispatcher(send, book, route=Router(Directory({})).route, limits=limits, **settings)  # type: ignore[arg-type]
     try:
         yield dispatcher
     finally:
