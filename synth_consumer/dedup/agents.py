@@ -95,7 +95,7 @@ class Handlers:
             waiter = self.tables.waiter(*name.split("/", 1))
             if waiter is None or self.tables.is_ending(key):
                 return None
-            return clock.on_waiter_due(waiter, now=now)
+            return clock.on_waiter_due(self.tables, waiter, now=now)
         synthesis = self.tables.synthesis(name)
         return clock.on_synthesis_due(self.tables, synthesis, self.policy, now=now) if synthesis else None
 

@@ -1,6 +1,10 @@
-"""Carries out steps: rows and messages first, removals once those are confirmed, the acknowledgement last."""
+"""Carries out steps: rows and messages first, removals once those are confirmed, the acknowledgement last.
+
+Of a step that ends waiters the rows come first: their bad ends are confirmed before they are told.
+"""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,6 +14,7 @@ from infra.logging import get_logger
 from schemas import topics
 from schemas.dead_letters import read_dead_letter
 from synth_consumer.dedup.ledger import Entry, Ledger
+from synth_consumer.dedup.orders import told_write, waiter_write
 from synth_consumer.dedup.steps import Output, Step, Write
 from synth_consumer.dedup.tables import Tables
 
@@ -88,7 +93,11 @@ class Carrier:
     async def _end(
         self, entry: Entry, steps: Sequence[Step], written: list["asyncio.Future[Any]"], partition: int
     ) -> None:
-        sent = list(written)
+        # Only what is written down is told: another worker must come to the same ends.
+        await self._producer.all_acked(written)
+        ending = [waiter for step in steps for waiter in step.ends]
+        await self._write((waiter_write(waiter) for waiter in ending if waiter.end), partition)
+        sent: list[asyncio.Future[Any]] = []
         for step in steps:
             for number, output in enumerate(step.outputs, start=1):
                 sent.append(await self._send(output))
@@ -98,18 +107,20 @@ class Carrier:
                     await self._producer.all_acked(sent)
                     sent.clear()
         await self._producer.all_acked(sent)
-        sent.clear()
-        for step in steps:
-            for number, waiter in enumerate(step.ends, start=1):
-                sent += self._tables.apply((Write("waiters", waiter.key, None),), partition)
-                if number % _YIELD_EVERY == 0:
-                    await asyncio.sleep(0)
-                if len(sent) >= _WINDOW:
-                    await self._producer.all_acked(sent)
-                    sent.clear()
-            sent += self._forget(step, partition)
-        await self._producer.all_acked(sent)
+        await self._write((told_write(waiter, time.time()) for waiter in ending), partition)
+        await self._producer.all_acked([future for step in steps for future in self._forget(step, partition)])
         self._ledger.finish(entry)
+
+    async def _write(self, writes: Iterable[Write], partition: int) -> None:
+        sent: list[asyncio.Future[Any]] = []
+        for number, write in enumerate(writes, start=1):
+            sent += self._tables.apply((write,), partition)
+            if number % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            if len(sent) >= _WINDOW:
+                await self._producer.all_acked(sent)
+                sent.clear()
+        await self._producer.all_acked(sent)
 
     def _forget(self, step: Step, partition: int) -> list["asyncio.Future[Any]"]:
         if step.forget is None:

@@ -22,7 +22,7 @@ def due_at(row: RequestRow | SynthesisRow | WaiterRow) -> float:
     if isinstance(row, RequestRow):
         return row.remove_at
     if isinstance(row, WaiterRow):
-        return row.expires_at
+        return row.remove_at or (0.0 if row.end else row.expires_at)
     return min([row.due_at, *(order.due_at for order in row.orders.values())])
 
 
@@ -68,21 +68,32 @@ def on_request_due(key: bytes, row: RequestRow, *, now: float) -> Step | None:
     return Step("ticked", (Write("requests", key, None),), told)
 
 
-def on_waiter_due(row: WaiterRow, *, now: float) -> Step | None:
+def on_waiter_due(view: View, row: WaiterRow, *, now: float) -> Step | None:
     """A waiter past its time is told so; None when it is too early."""
-    if row.expires_at > now:
+    if due_at(row) > now:
         return None
-    return Step("expired", outputs=ends.expired(Asker.of(row), now=now), ends=(row,))
+    if row.remove_at:
+        return Step("ticked", (Write("waiters", row.key, None),))
+    if row.end is not None:
+        # Left by a worker that was killed while it told this end.
+        return Step(row.end, outputs=ends.told((row,), now=now), ends=(row,))
+    synthesis = view.synthesis(row.fingerprint)
+    stored = synthesis.stored if synthesis else None
+    if stored is not None and row.format in stored.renditions:
+        # So was this one; it may have been told, or not.
+        told = ends.completed(Asker.of(row), stored, row.format, cached=row.cached, now=now)
+        return Step("settled", outputs=told, ends=(row,))
+    late = ends.marked((row,), None)
+    return Step("expired", outputs=ends.told(late, now=now), ends=late)
 
 
 def on_synthesis_due(view: View, row: SynthesisRow, policy: Policy, *, now: float) -> Step | None:
     """A stored synthesis is forgotten, a silent one driven again or given up; None when it is too early."""
     if due_at(row) > now:
         return None
-    waiting = tuple(view.waiters(row.fingerprint))
     if row.stored is not None:
-        return _stored_due(row, waiting, policy, now)
-    theirs = tuple(waiter for waiter in waiting if waiter.job_id == row.job_id)
+        return _stored_due(view, row, policy, now)
+    theirs = tuple(view.waiters(row.fingerprint))
     alive = max((waiter.expires_at for waiter in theirs), default=0.0)
     # One that says `failed` here was left by a worker that was killed while it told the waiters.
     if row.state == "pending" and alive > now and row.drive < policy.max_drives:
@@ -91,29 +102,30 @@ def on_synthesis_due(view: View, row: SynthesisRow, policy: Policy, *, now: floa
     return give_up(row, theirs, _deadline(message, row.drive), now=now)
 
 
-def _stored_due(row: SynthesisRow, waiting: tuple[WaiterRow, ...], policy: Policy, now: float) -> Step:
+def _stored_due(view: View, row: SynthesisRow, policy: Policy, now: float) -> Step:
     assert row.stored is not None  # the caller's condition
-    if row.due_at <= now and not waiting:
+    if row.due_at <= now and not view.waiting(row.fingerprint):
         return Step("ticked", (Write("syntheses", row.fingerprint.encode(), None),))
-    again: dict[AudioFormat, TranscodeOrder] = {}
+    waiting = tuple(view.waiters(row.fingerprint))
     kept: dict[AudioFormat, TranscodeOrder] = {}
     told: list[Output] = []
-    lost: set[AudioFormat] = set()
+    theirs: tuple[WaiterRow, ...] = ()
     for wanted, order in row.orders.items():
+        asking = tuple(waiter for waiter in waiting if waiter.format == wanted)
         if order.due_at > now:
             kept[wanted] = order
-        elif order.drive >= policy.max_drives or not any(waiter.format == wanted for waiter in waiting):
-            lost.add(wanted)
-        else:
+        elif asking and order.error is None and order.drive < policy.max_drives:
             drive = order.drive + 1
-            again[wanted] = TranscodeOrder(job_id=order.job_id, due_at=policy.due(now, drive), drive=drive)
+            kept[wanted] = TranscodeOrder(job_id=order.job_id, due_at=policy.due(now, drive), drive=drive)
             told.append(orders.transcode(row, row.stored, order.job_id, (wanted,), now, row.traceparent))
+        elif asking:
+            error = order.error or _deadline("the file format was not made in time", policy.max_drives)
+            # Stays due, and goes at the next look, when all who ask are marked.
+            kept[wanted] = order.model_copy(update={"error": error})
+            theirs += ends.marked(asking, error)
     # With someone still waiting the row stays; they are looked at first when their own time comes.
-    moved = {"orders": kept | again, "due_at": max(row.due_at, now + 60.0) if row.due_at <= now else row.due_at}
-    theirs = tuple(waiter for waiter in waiting if waiter.format in lost)
-    error = _deadline("the file format was not made in time", policy.max_drives)
-    for waiter in theirs:
-        told.extend(ends.failed(Asker.of(waiter), error, now=now))
+    moved = {"orders": kept, "due_at": max(row.due_at, now + 60.0) if row.due_at <= now else row.due_at}
+    told.extend(ends.told(theirs, now=now))
     return Step("ticked", (synthesis_write(row.model_copy(update=moved)),), tuple(told), theirs)
 
 

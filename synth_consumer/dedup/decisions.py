@@ -9,7 +9,7 @@ from schemas.fingerprint import derived_seed
 from schemas.requests import SynthesisAdmitted
 from synth_consumer.dedup import ends, orders
 from synth_consumer.dedup.ends import Asker
-from synth_consumer.dedup.orders import Policy, View, synthesis_write, waiter_write
+from synth_consumer.dedup.orders import Policy, View, synthesis_write, told_write, waiter_write
 from synth_consumer.dedup.rows import Stored, SynthesisRow, TranscodeOrder, WaiterRow
 from synth_consumer.dedup.steps import Step, derived_id
 
@@ -32,21 +32,24 @@ def on_admitted(
     if known is not None:
         return _repeat(row, known, now)
     waiter = _waiter_of(request, trace)
+    outdated = row is None or row.state == "failed" or _outdated(view, row, waiter.accepted_at)
+    if row is not None and row.stored is not None and not outdated and request.format in row.stored.renditions:
+        # Before the look at the clock: delivered again after an outage, it comes to the same end.
+        told = ends.completed(Asker.of(waiter), row.stored, request.format, cached=True, now=now)
+        return Step("stored", outputs=told)
     if waiter.expires_at <= now:
-        return Step("expired", outputs=ends.expired(Asker.of(waiter), now=now))
-    if row is None or row.state == "failed" or _outdated(view, row, now):
+        late = ends.marked((waiter,), None)
+        return Step("expired", outputs=ends.told(late, now=now), ends=late)
+    if row is None or outdated:
         return _new(request, waiter, policy, now=now, ref=ref)
     if row.stored is None:
         return _join(row, waiter, now)
-    if request.format in row.stored.renditions:
-        told = ends.completed(Asker.of(waiter), row.stored, request.format, cached=True, now=now)
-        return Step("stored", outputs=told)
     return _await_rendition(row, row.stored, waiter, policy, now=now, ref=ref)
 
 
-def _outdated(view: View, row: SynthesisRow, now: float) -> bool:
+def _outdated(view: View, row: SynthesisRow, accepted_at: float) -> bool:
     # Whoever still waits for one of its formats keeps a stored synthesis alive.
-    return row.state == "stored" and row.due_at <= now and not any(True for _ in view.waiters(row.fingerprint))
+    return row.state == "stored" and row.due_at <= accepted_at and not view.waiting(row.fingerprint)
 
 
 def _waiter_of(request: SynthesisAdmitted, trace: str | None) -> WaiterRow:
@@ -65,13 +68,16 @@ def _waiter_of(request: SynthesisAdmitted, trace: str | None) -> WaiterRow:
 
 def _repeat(row: SynthesisRow | None, waiter: WaiterRow, now: float) -> Step:
     """Delivered again: what the first delivery may not have published before a crash is published once more."""
-    if row is None or row.state == "failed":
+    if waiter.remove_at:
+        # Its message still comes again, so its end is remembered for longer.
+        return Step("repeat", (told_write(waiter, now),))
+    if row is None or row.state == "failed" or waiter.end is not None:
         return Step("repeat")
     if row.stored is None:
         caused = row.request_id == waiter.request_id and row.job_id == waiter.job_id
         return Step("repeat", outputs=(orders.job(row, now),) if caused else ())
     order = row.orders.get(waiter.format)
-    if order is None or order.job_id != waiter.job_id:
+    if order is None or order.error is not None or order.job_id != waiter.job_id:
         return Step("repeat")
     again = orders.transcode(row, row.stored, order.job_id, (waiter.format,), now, waiter.traceparent)
     return Step("repeat", outputs=(again,))
@@ -108,7 +114,7 @@ def _await_rendition(
     waiter = waiter.model_copy(update={"cached": True})
     status = ends.progressed(Asker.of(waiter), State.QUEUED, 5, now=now)
     order = row.orders.get(waiter.format)
-    if order is not None:
+    if order is not None and order.error is None:
         return Step("transcode", (waiter_write(waiter.model_copy(update={"job_id": order.job_id})),), (status,))
     order = TranscodeOrder(job_id=derived_id("transcode", ref), due_at=policy.due(now, 1))
     waiter = waiter.model_copy(update={"job_id": order.job_id})

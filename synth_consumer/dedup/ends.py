@@ -1,6 +1,6 @@
 """The end of a request: its last status, and the completion that becomes the webhook's body."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -102,6 +102,21 @@ def expired(asker: Asker, *, now: float) -> Iterator[Output]:
         metadata=asker.metadata or {},
     )
     return _end(asker, State.EXPIRED, "speech.expired", data, now)
+
+
+def marked(waiters: Iterable[WaiterRow], error: ErrorInfo | None) -> tuple[WaiterRow, ...]:
+    """Waiters with the bad end they are to be told; without an error they expired."""
+    update = {"end": "failed" if error else "expired", "error": error}
+    return tuple(waiter.model_copy(update=update) for waiter in waiters)
+
+
+def told(waiters: Iterable[WaiterRow], *, now: float) -> Iterator[Output]:
+    """The messages of the bad ends that waiters are marked with."""
+    for waiter in waiters:
+        if waiter.error is not None:
+            yield from failed(Asker.of(waiter), waiter.error, now=now)
+        else:
+            yield from expired(Asker.of(waiter), now=now)
 
 
 def progressed(asker: Asker, state: State, percent: int, *, now: float) -> Output:

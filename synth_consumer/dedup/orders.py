@@ -11,6 +11,9 @@ from schemas.jobs import SynthesisJob, TranscodeRequested
 from synth_consumer.dedup.rows import Stored, SynthesisRow, WaiterRow, moment
 from synth_consumer.dedup.steps import Output, Write, say
 
+# Many times the half second after which finished events are committed.
+_TOLD_KEPT_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -37,6 +40,9 @@ class View(Protocol):
 
     def waiters(self, fingerprint: str) -> Iterable[WaiterRow]:
         """Waiters of a synthesis that are not being told their end yet, the longest waiting first."""
+
+    def waiting(self, fingerprint: str) -> int:
+        """How many wait for a synthesis, with those who are just being told their end."""
 
 
 def job(row: SynthesisRow, now: float) -> Output:
@@ -87,3 +93,12 @@ def synthesis_write(row: SynthesisRow) -> Write:
 def waiter_write(row: WaiterRow) -> Write:
     """The row of a waiter as it stands from now on."""
     return Write("waiters", row.key, row)
+
+
+def told_write(row: WaiterRow, now: float) -> Write:
+    """The row of a waiter whose end is told.
+
+    A good end is found again in the stored synthesis. A bad one stays with its request for a while, for the message
+    of the request may be delivered again until its offset is committed, and must not begin anything then.
+    """
+    return Write("waiters", row.key, row.model_copy(update={"remove_at": now + _TOLD_KEPT_S}) if row.end else None)

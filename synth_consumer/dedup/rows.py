@@ -69,6 +69,8 @@ class TranscodeOrder(Row):
     job_id: str
     due_at: float
     drive: int = 1
+    error: ErrorInfo | None = None
+    """Why it will not come. The order stays until nobody waits for it any more."""
 
 
 class SynthesisRow(Row):
@@ -109,6 +111,11 @@ class WaiterRow(Row):
     callback_url: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     traceparent: str | None = None
+    end: Literal["failed", "expired"] | None = None
+    """A bad end is written down before it is told: whoever finds the row after a crash tells the same one."""
+    error: ErrorInfo | None = None
+    remove_at: float = 0.0
+    """Set when the bad end is told. Until then the row stays, for its request may be delivered once more."""
 
     @property
     def key(self) -> bytes:

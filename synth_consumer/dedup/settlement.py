@@ -25,7 +25,11 @@ def on_rendition_stored(view: View, event: RenditionStored, policy: Policy, *, n
     waiting = tuple(view.waiters(event.fingerprint))
     ready = tuple(waiter for waiter in waiting if waiter.format in stored.renditions)
     missing = {waiter.format for waiter in waiting} - set(stored.renditions)
-    kept = {wanted: order for wanted, order in (row.orders if row else {}).items() if wanted in missing}
+    kept = {
+        wanted: order
+        for wanted, order in (row.orders if row else {}).items()
+        if wanted in missing or (order.error is not None and wanted not in stored.renditions)
+    }
     fresh = tuple(sorted(missing - set(kept)))
     job_id = derived_id("transcode", ref)
     ordered = {wanted: TranscodeOrder(job_id=job_id, due_at=policy.due(now, 1)) for wanted in fresh}
@@ -56,13 +60,16 @@ def on_synthesis_failed(view: View, event: SynthesisFailed, policy: Policy, *, n
     row = view.synthesis(event.fingerprint)
     error = ErrorInfo(code=event.code, message=event.message, attempts=event.attempts)
     if row is not None and row.stored is not None:
+        if not event.formats and any(order.job_id == event.job_id for order in row.orders.values()):
+            return _master_lost(view, row, event, error, now)
         return _rendition_failed(view, row, event, error, now)
-    theirs = tuple(w for w in view.waiters(event.fingerprint) if w.job_id == event.job_id)
-    if event.formats:
-        theirs = tuple(waiter for waiter in theirs if waiter.format in event.formats)
-        return Step("failed", outputs=_failures(theirs, error, now), ends=theirs)
     if row is None or row.job_id != event.job_id:
-        return Step("failed" if theirs else "ignored", outputs=_failures(theirs, error, now), ends=theirs)
+        return Step("ignored")
+    # All of them, whichever job they once joined: who waits without an end waits for the one that is under way.
+    theirs = tuple(view.waiters(event.fingerprint))
+    if event.formats:
+        lost = ends.marked((waiter for waiter in theirs if waiter.format in event.formats), error)
+        return Step("failed", outputs=ends.told(lost, now=now), ends=lost)
     if event.code is ErrorCode.DEADLINE_EXCEEDED and row.state == "pending":
         alive = max((waiter.expires_at for waiter in theirs), default=0.0)
         # The job carried the deadline of the request that caused it; others may wait longer.
@@ -101,34 +108,29 @@ def give_up(row: SynthesisRow, waiters: tuple[WaiterRow, ...], error: ErrorInfo,
     Until then it says `failed`, so that a request arriving meanwhile begins a new synthesis instead of joining this.
     """
     failed = row.model_copy(update={"state": "failed", "spec": None})
-    return Step(
-        "failed",
-        (synthesis_write(failed),),
-        _failures(waiters, error, now),
-        waiters,
-        forget=(row.fingerprint, row.job_id),
-    )
+    theirs = ends.marked(waiters, error)
+    told = ends.told(theirs, now=now)
+    return Step("failed", (synthesis_write(failed),), told, theirs, forget=(row.fingerprint, row.job_id))
+
+
+def _master_lost(view: View, row: SynthesisRow, event: SynthesisFailed, error: ErrorInfo, now: float) -> Step:
+    """The stored audio cannot be read any more, so nothing can be made of it: the next request speaks it anew."""
+    lost = row.model_copy(update={"job_id": event.job_id, "stored": None, "orders": {}})
+    return give_up(lost, tuple(view.waiters(event.fingerprint)), error, now=now)
 
 
 def _rendition_failed(view: View, row: SynthesisRow, event: SynthesisFailed, error: ErrorInfo, now: float) -> Step:
     lost = {
-        wanted
+        wanted: order.model_copy(update={"error": error, "due_at": now})
         for wanted, order in row.orders.items()
-        if order.job_id == event.job_id and (not event.formats or wanted in event.formats)
+        if order.job_id == event.job_id and wanted in event.formats
     }
-    theirs = tuple(
-        waiter
-        for waiter in view.waiters(event.fingerprint)
-        if waiter.format in lost or (waiter.job_id == event.job_id and waiter.format in event.formats)
-    )
-    kept = {wanted: order for wanted, order in row.orders.items() if wanted not in lost}
-    writes = (synthesis_write(row.model_copy(update={"orders": kept})),) if lost else ()
-    return Step("failed" if theirs else "ignored", writes, _failures(theirs, error, now), theirs)
-
-
-def _failures(waiters: tuple[WaiterRow, ...], error: ErrorInfo, now: float) -> Iterator[Output]:
-    for waiter in waiters:
-        yield from ends.failed(Asker.of(waiter), error, now=now)
+    if not lost:
+        return Step("ignored")
+    theirs = ends.marked((waiter for waiter in view.waiters(event.fingerprint) if waiter.format in lost), error)
+    # The orders stay until the clock finds nobody waiting for them: killed before all are marked, it tells the rest.
+    failed = row.model_copy(update={"orders": row.orders | lost})
+    return Step("failed", (synthesis_write(failed),), ends.told(theirs, now=now), theirs)
 
 
 def _told(view: View, event: StageProgress, policy: Policy, now: float) -> Step:

@@ -73,11 +73,11 @@ class Tables:
         for request_id in self._waiting.get(fingerprint, ()):
             if waiter_key(fingerprint, request_id) not in self._ending:
                 row = self.waiter(fingerprint, request_id)
-                if row is not None:
+                if row is not None and row.end is None:
                     yield row
 
     def waiting(self, fingerprint: str) -> int:
-        """How many wait for a synthesis."""
+        """How many wait for a synthesis, with those who are just being told their end."""
         return len(self._waiting.get(fingerprint, ()))
 
     def agenda(self, partition: int) -> Agenda:
@@ -110,7 +110,10 @@ class Tables:
             else:
                 known = write.table != "syntheses" and write.key in table.data
                 table[write.key] = write.row.to_bytes()
-                if not known:
+                if isinstance(write.row, WaiterRow) and write.row.remove_at:
+                    self._unindex(write)
+                    self._plan(write.table, write.key, write.row, partition)
+                elif not known:
                     self._index(write.table, write.key, write.row, partition)
         return self._sent()
 
@@ -195,7 +198,7 @@ class Tables:
             yield item
 
     def _index(self, name: TableName, key: bytes, row: Row, partition: int) -> None:
-        if isinstance(row, WaiterRow):
+        if isinstance(row, WaiterRow) and not row.remove_at:
             self._waiting.setdefault(row.fingerprint, {})[row.request_id] = None
         self._plan(name, key, row, partition)
 
