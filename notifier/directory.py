@@ -37,6 +37,7 @@ class Directory:
             if endpoint.secrets
         }
         self._states: dict[str, EndpointChanged] = {}
+        self._echoes: dict[str, EndpointChanged] = {}  # our own newest word, until it is read from the topic
         self._failing: dict[str, datetime] = {}  # since when, as this notifier saw it
 
     def __len__(self) -> int:
@@ -73,7 +74,14 @@ class Directory:
         return endpoint.headers if endpoint else {}
 
     def heard(self, change: EndpointChanged) -> None:
-        """A change on `tts.endpoints`, from whichever notifier or command; the newest holds."""
+        """A change on `tts.endpoints`, from whichever notifier or command; the last of the topic holds."""
+        own = self._echoes.get(change.name)
+        if own is not None and own != change:
+            return  # stands before our own word, which is already reckoned with
+        self._echoes.pop(change.name, None)
+        self._learn(change)
+
+    def _learn(self, change: EndpointChanged) -> None:
         self._states[change.name] = change
         if change.failing_since is None:
             self._failing.pop(change.name, None)
@@ -97,7 +105,8 @@ class Directory:
         else:
             change = self._failed(name, state, now)
         if change is not None:
-            self.heard(change)
+            self._learn(change)
+            self._echoes[name] = change
         return change
 
     def _failed(self, name: str, state: EndpointChanged | None, now: datetime) -> EndpointChanged | None:

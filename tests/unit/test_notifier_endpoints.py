@@ -104,6 +104,7 @@ def test_410_disables_at_once_and_a_command_enables() -> None:
     with pytest.raises(TargetRefusedError, match="crm is disabled"):
         known.endpoint("crm")
     assert known.judge("crm", GOOD, NOW) is None  # what was in the air changes nothing
+    known.heard(change)
     known.heard(EndpointChanged(name="crm", at=NOW))
     assert known.names_for("speech.completed") == ["crm"]
 
@@ -134,6 +135,20 @@ def test_a_success_begins_the_count_anew() -> None:
     assert works.failing_since is None
     assert known.judge("crm", GOOD, NOW + 2 * DAY) is None
     assert known.judge("crm", BAD, NOW + 6 * DAY) is None
+
+
+def test_what_stands_before_our_own_word_does_not_undo_it() -> None:
+    known = directory()
+    known.judge("crm", BAD, NOW)
+    told = known.judge("crm", BAD, NOW + DAY)
+    ended = known.judge("crm", GONE, NOW + 2 * DAY)
+    assert told is not None
+    assert ended is not None
+    known.heard(told)
+    assert known.names_for("speech.failed") == []
+    known.heard(EndpointChanged.model_validate_json(ended.model_dump_json()))
+    known.heard(EndpointChanged(name="crm", at=NOW))
+    assert known.names_for("speech.failed") == ["crm"]
 
 
 def record(*extensions: tuple[str, str]) -> ConsumerRecord[bytes, bytes]:
