@@ -51,6 +51,7 @@ _ABOUT = {
     topics.ENDPOINTS: "Which named webhook endpoints are disabled or failing; the newest of a name holds.",
     topics.DEAD_LETTERS: "What could not be handled, whole, with its reason in headers.",
     topics.TICKS: "The clock of the tables; internal.",
+    topics.CONTROL: "Word to the workers, such as that nobody waits for a job any more; internal.",
 }
 # What a program outside of voxbus writes (`receive`: voxbus receives it) and reads.
 _WRITTEN_BY_CLIENTS = (topics.REQUESTS,)

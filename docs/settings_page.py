@@ -18,6 +18,7 @@ _READERS = {
     "synth": "synth_consumer.worker.settings:WorkerSettings",
     "upload": "uploader.settings:UploaderSettings",
     "notify": "notifier.settings:NotifySettings",
+    "gateway": "producers.gateway.settings:Settings",
     "commands": "producers.connection:ClientSettings",
 }
 _PLAIN: dict[Any, str] = {

@@ -20,6 +20,7 @@ _EXTRAS = {
     "notify": "notifier",
     "webhooks": "notifier",
     "audit": "audit",
+    "gateway": "gateway",
 }
 
 

@@ -55,3 +55,17 @@ class TranscodeRequested(Event):
     def partition_key(self) -> str:
         """The fingerprint."""
         return self.fingerprint
+
+
+class JobCancelled(Event):
+    """Nobody waits for this job any more: whoever speaks it may stop."""
+
+    ce_type: ClassVar[str] = "voxbus.job.cancelled.v1"
+
+    job_id: str
+    fingerprint: Fingerprint
+
+    @property
+    def partition_key(self) -> str:
+        """The fingerprint."""
+        return self.fingerprint

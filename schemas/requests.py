@@ -80,6 +80,19 @@ class SynthesisRequested(Event):
         return self.request_id or ""
 
 
+class CancelRequested(Event):
+    """The sender of a request does not want it any more. Stands on the same topic, behind the request."""
+
+    ce_type: ClassVar[str] = "voxbus.cancel.requested.v1"
+
+    request_id: RequestId
+
+    @property
+    def partition_key(self) -> str:
+        """The request id, so that it comes after the request it is about."""
+        return self.request_id
+
+
 class SpeechSpec(BaseModel):
     """Everything that changes the sound, resolved: no defaults left to fill, text in canonical form."""
 
@@ -120,3 +133,17 @@ class SynthesisAdmitted(Event):
     def without_text(self) -> Self:
         """The same event for a log line."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"text": "…"})})
+
+
+class CancelAdmitted(Event):
+    """A cancellation on its way to the synthesis that the request waits for."""
+
+    ce_type: ClassVar[str] = "voxbus.cancel.admitted.v1"
+
+    request_id: RequestId
+    fingerprint: Fingerprint
+
+    @property
+    def partition_key(self) -> str:
+        """The fingerprint, so that it comes after the admitted request."""
+        return self.fingerprint

@@ -11,9 +11,9 @@ from schemas.base import Event
 from schemas.completions import RequestCompleted, RequestStatus
 from schemas.deliveries import DeliveryAttempted
 from schemas.endpoints import EndpointChanged
-from schemas.jobs import SynthesisJob, TranscodeRequested
+from schemas.jobs import JobCancelled, SynthesisJob, TranscodeRequested
 from schemas.outcomes import RenditionStored, StageProgress, SynthesisFailed
-from schemas.requests import SynthesisAdmitted, SynthesisRequested
+from schemas.requests import CancelAdmitted, CancelRequested, SynthesisAdmitted, SynthesisRequested
 from schemas.ticks import Ticked
 
 REQUESTS = "tts.requests"
@@ -31,6 +31,7 @@ DELIVERY_RETRIES = tuple(f"{DELIVERIES}.retry.{tier}" for tier in range(1, 7))
 ENDPOINTS = "tts.endpoints"
 DEAD_LETTERS = "tts.dlq"
 TICKS = "tts.ticks"
+CONTROL = "tts.control"
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -52,8 +53,8 @@ class Topic:
 TOPICS: dict[str, Topic] = {
     topic.name: topic
     for topic in (
-        Topic(REQUESTS, "any", (SynthesisRequested,), 7 * _DAY_MS),
-        Topic(ADMITTED, "fingerprint", (SynthesisAdmitted,), _DAY_MS),
+        Topic(REQUESTS, "any", (SynthesisRequested, CancelRequested), 7 * _DAY_MS),
+        Topic(ADMITTED, "fingerprint", (SynthesisAdmitted, CancelAdmitted), _DAY_MS),
         Topic(JOBS_INTERACTIVE, "fingerprint", (SynthesisJob,), _DAY_MS),
         Topic(JOBS_BULK, "fingerprint", (SynthesisJob,), 7 * _DAY_MS),
         # PCM is heavy (48 kB a second of speech) and worthless once uploaded.
@@ -69,5 +70,7 @@ TOPICS: dict[str, Topic] = {
         Topic(ENDPOINTS, "endpoint", (EndpointChanged,), 30 * _DAY_MS, cleanup_policy="compact", partitions=1),
         Topic(DEAD_LETTERS, "any", (), 30 * _DAY_MS),
         Topic(TICKS, "partition", (Ticked,), _HOUR_MS),
+        # Every worker reads all of it, without a group.
+        Topic(CONTROL, "fingerprint", (JobCancelled,), _HOUR_MS, partitions=1),
     )
 }

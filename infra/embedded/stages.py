@@ -1,5 +1,6 @@
 """The stages of the embedded stack as data: command, environment, and how each is seen to be ready."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,8 @@ def installed_stages(
     ]
     if _exists("producers.gateway"):
         gateway = ports.port("gateway", wanted=options.gateway_port)
-        stages.append(Stage("gateway", "producers.gateway", ports={"VOXBUS_GATEWAY__PORT": gateway}))
+        seen = {"VOXBUS_GATEWAY__DEDUP_WEB": f"http://127.0.0.1:{ports.known('dedup.web')}"}
+        stages.append(Stage("gateway", "producers.gateway", settings=seen, ports={"VOXBUS_GATEWAY__PORT": gateway}))
     return tuple(stages)
 
 
@@ -107,18 +109,20 @@ def stage_specs(
         user: the user's environment: wins over the stages' own defaults.
     """
     drain_s = float(user.get("VOXBUS_DRAIN_TIMEOUT_S", "20"))
+    health = {stage.name: ports.port(f"{stage.name}.health") for stage in stages}
+    # For the console's picture; other stages do not read it.
+    watched = {"VOXBUS_GATEWAY__STAGES": json.dumps({name: f"http://127.0.0.1:{p}" for name, p in health.items()})}
     specs = []
     for stage in stages:
-        health = ports.port(f"{stage.name}.health")
-        listening = {**stage.ports, "VOXBUS_HEALTH__PORT": health}
+        listening = {**stage.ports, "VOXBUS_HEALTH__PORT": health[stage.name]}
         numbers = {name: str(port) for name, port in listening.items()}
         specs.append(
             ChildSpec(
                 name=stage.name,
                 kind="stage",
                 argv=(sys.executable, "-m", stage.module),
-                env={**stage.settings, **user, **options.settings(), **addresses, **numbers},
-                probe=partial(http_answers, f"http://127.0.0.1:{health}/readyz"),
+                env={**stage.settings, **watched, **user, **options.settings(), **addresses, **numbers},
+                probe=partial(http_answers, f"http://127.0.0.1:{health[stage.name]}/readyz"),
                 log=directory.log(stage.name),
                 ports=tuple(listening.values()),
                 start_timeout_s=stage.start_timeout_s,

@@ -7,17 +7,16 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from infra.speech import RefusedError, Speech
 from schemas import topics
 from schemas.codec import Context, Message, context_of, new_traceparent
 from schemas.codes import ErrorCode, State
 from schemas.completions import ErrorInfo, RequestStatus
 from schemas.dead_letters import dead_letter
-from schemas.requests import SynthesisAdmitted, SynthesisRequested
+from schemas.requests import CancelAdmitted, CancelRequested, SynthesisAdmitted, SynthesisRequested
 from synth_consumer.dedup import ends
 from synth_consumer.dedup.door import (
-    RefusedError,
     Sender,
-    Speech,
     digest_of,
     digest_of_bytes,
     read_request,
@@ -84,6 +83,14 @@ class Admission:
         if not self._in_place(record, request.request_id):
             return self._move(record, request.request_id, record.value or b"")
         return self._admit(record, request.request_id, request, now)
+
+    def on_cancel(self, cancel: CancelRequested) -> Step:
+        """A request is not wanted any more; who waits for what is known where its fingerprint is at home."""
+        row = self.requests.request(cancel.request_id)
+        if row is None or row.state.terminal or row.fingerprint is None:
+            return Step("ignored")
+        admitted = CancelAdmitted(request_id=cancel.request_id, fingerprint=row.fingerprint)
+        return Step("cancelled", outputs=(say(topics.ADMITTED, admitted),))
 
     def _admit(self, record: Record, request_id: str, request: SynthesisRequested, now: float) -> Step:
         digest = digest_of(request)

@@ -15,13 +15,13 @@ from schemas.codec import DecodeError, context_of, decode, event_type
 from schemas.codes import ErrorCode
 from schemas.completions import RequestStatus
 from schemas.outcomes import RenditionStored, StageProgress, SynthesisFailed
-from schemas.requests import SynthesisAdmitted
+from schemas.requests import CancelAdmitted, CancelRequested, SynthesisAdmitted
 from schemas.ticks import Ticked
 from synth_consumer.dedup import clock
 from synth_consumer.dedup.admission import STAGE, Admission, letter, track
 from synth_consumer.dedup.carrier import Carrier
 from synth_consumer.dedup.clock import TableName
-from synth_consumer.dedup.decisions import on_admitted
+from synth_consumer.dedup.decisions import on_admitted, on_cancelled
 from synth_consumer.dedup.ledger import Ledger
 from synth_consumer.dedup.orders import Policy
 from synth_consumer.dedup.records import Record
@@ -49,6 +49,9 @@ class Handlers:
 
     def admit(self, record: Record) -> Iterator[Step]:
         """`tts.requests`."""
+        if event_type(record.headers) == CancelRequested.ce_type:
+            yield self.admission.on_cancel(decode(CancelRequested, record.value))
+            return
         yield self.admission.on_request(record, now=time.time())
 
     def track(self, record: Record) -> Iterator[Step]:
@@ -57,9 +60,18 @@ class Handlers:
 
     def deduplicate(self, record: Record) -> Iterator[Step]:
         """`tts.admitted`."""
+        if event_type(record.headers) == CancelAdmitted.ce_type:
+            yield self._cancel(decode(CancelAdmitted, record.value))
+            return
         request = decode(SynthesisAdmitted, record.value)
         trace = context_of(record.headers).traceparent
         yield on_admitted(self.tables, request, trace, self.policy, now=time.time(), ref=record.ref)
+
+    def _cancel(self, cancel: CancelAdmitted) -> Step:
+        waiter = self.tables.waiter(cancel.fingerprint, cancel.request_id)
+        if waiter is None or self.tables.is_ending(f"{cancel.fingerprint}/{cancel.request_id}".encode()):
+            return Step("ignored")  # it has ended
+        return on_cancelled(self.tables, waiter, now=time.time())
 
     def settle(self, record: Record) -> Iterator[Step]:
         """`tts.outcomes`."""

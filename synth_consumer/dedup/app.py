@@ -17,13 +17,13 @@ from infra.health import Readiness, health_server
 from infra.kafka.clients import BusProducer, bus_producer
 from infra.kafka.topics import ensure_topics, require_topics
 from infra.logging import get_logger
+from infra.speech import Speech
 from infra.voices import load_catalogue
 from schemas import topics
 from schemas.ticks import Ticked
 from synth_consumer.dedup.admission import STAGE, Admission
 from synth_consumer.dedup.agents import Agents, Handlers, counted
 from synth_consumer.dedup.carrier import Carrier
-from synth_consumer.dedup.door import Speech
 from synth_consumer.dedup.ledger import Ledger
 from synth_consumer.dedup.orders import Policy
 from synth_consumer.dedup.rows import moment

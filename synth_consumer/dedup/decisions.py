@@ -47,6 +47,30 @@ def on_admitted(
     return _await_rendition(row, row.stored, waiter, policy, now=now, ref=ref)
 
 
+def on_cancelled(view: View, waiter: WaiterRow, *, now: float) -> Step:
+    """A request is not wanted any more. Its synthesis goes on as long as anybody else waits for it.
+
+    Args:
+        view: rows of its fingerprint.
+        waiter: the request; marked as cancelled already when this is done again after a crash.
+        now: seconds since 1970.
+    """
+    if waiter.remove_at or waiter.end not in {None, "cancelled"}:
+        return Step("ignored")  # it has ended, or is about to be told so
+    gone = ends.marked((waiter,), None, cancelled=True)
+    told = tuple(ends.told(gone, now=now))
+    row = view.synthesis(waiter.fingerprint)
+    others = any(other.request_id != waiter.request_id for other in view.waiters(waiter.fingerprint))
+    # `failed` is what a first telling, cut short, has written.
+    stopped = row is not None and row.state in {"pending", "failed"} and row.job_id == waiter.job_id
+    if row is None or not stopped or others:
+        return Step("cancelled", outputs=told, ends=gone)
+    # As with a failure: who comes from now on begins a new synthesis.
+    ended = row.model_copy(update={"state": "failed", "spec": None})
+    forget = (row.fingerprint, row.job_id)
+    return Step("cancelled", (synthesis_write(ended),), (*told, orders.stop(row)), gone, forget=forget)
+
+
 def _outdated(view: View, row: SynthesisRow, accepted_at: float) -> bool:
     # Whoever still waits for one of its formats keeps a stored synthesis alive.
     return row.state == "stored" and row.due_at <= accepted_at and not view.waiting(row.fingerprint)

@@ -104,9 +104,10 @@ def expired(asker: Asker, *, now: float) -> Iterator[Output]:
     return _end(asker, State.EXPIRED, "speech.expired", data, now)
 
 
-def marked(waiters: Iterable[WaiterRow], error: ErrorInfo | None) -> tuple[WaiterRow, ...]:
-    """Waiters with the bad end they are to be told; without an error they expired."""
-    update = {"end": "failed" if error else "expired", "error": error}
+def marked(waiters: Iterable[WaiterRow], error: ErrorInfo | None, *, cancelled: bool = False) -> tuple[WaiterRow, ...]:
+    """Waiters with the bad end they are to be told; without an error they expired, or were cancelled."""
+    without_error = "cancelled" if cancelled else "expired"
+    update = {"end": "failed" if error else without_error, "error": error}
     return tuple(waiter.model_copy(update=update) for waiter in waiters)
 
 
@@ -115,8 +116,22 @@ def told(waiters: Iterable[WaiterRow], *, now: float) -> Iterator[Output]:
     for waiter in waiters:
         if waiter.error is not None:
             yield from failed(Asker.of(waiter), waiter.error, now=now)
+        elif waiter.end == "cancelled":
+            yield from cancelled(Asker.of(waiter), now=now)
         else:
             yield from expired(Asker.of(waiter), now=now)
+
+
+def cancelled(asker: Asker, *, now: float) -> Iterator[Output]:
+    """The messages of a request that its sender does not want any more."""
+    data = CompletionData(
+        request_id=asker.request_id,
+        status="cancelled",
+        fingerprint=asker.fingerprint,
+        timings_ms=Timings(total=max(0, round((now - asker.accepted_at) * 1000))),
+        metadata=asker.metadata or {},
+    )
+    return _end(asker, State.CANCELLED, "speech.cancelled", data, now)
 
 
 def progressed(asker: Asker, state: State, percent: int, *, now: float) -> Output:
@@ -130,7 +145,7 @@ def progressed(asker: Asker, state: State, percent: int, *, now: float) -> Outpu
 def _end(
     asker: Asker,
     state: State,
-    name: Literal["speech.completed", "speech.failed", "speech.expired"],
+    name: Literal["speech.completed", "speech.failed", "speech.expired", "speech.cancelled"],
     data: CompletionData,
     now: float,
 ) -> Iterator[Output]:

@@ -7,7 +7,7 @@ from typing import Protocol
 from schemas import topics
 from schemas.codec import Context
 from schemas.codes import AudioFormat, Priority
-from schemas.jobs import SynthesisJob, TranscodeRequested
+from schemas.jobs import JobCancelled, SynthesisJob, TranscodeRequested
 from synth_consumer.dedup.rows import Stored, SynthesisRow, WaiterRow, moment
 from synth_consumer.dedup.steps import Output, Write, say
 
@@ -43,6 +43,12 @@ class View(Protocol):
 
     def waiting(self, fingerprint: str) -> int:
         """How many wait for a synthesis, with those who are just being told their end."""
+
+
+def stop(row: SynthesisRow) -> Output:
+    """Word to the workers that nobody waits for a job any more."""
+    cancelled = JobCancelled(job_id=row.job_id, fingerprint=row.fingerprint)
+    return say(topics.CONTROL, cancelled, Context(row.traceparent), event_id=f"{row.job_id}:cancelled")
 
 
 def job(row: SynthesisRow, now: float) -> Output:

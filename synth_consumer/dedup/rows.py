@@ -111,7 +111,7 @@ class WaiterRow(Row):
     callback_url: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
     traceparent: str | None = None
-    end: Literal["failed", "expired"] | None = None
+    end: Literal["failed", "expired", "cancelled"] | None = None
     """A bad end is written down before it is told: whoever finds the row after a crash tells the same one."""
     error: ErrorInfo | None = None
     remove_at: float = 0.0

@@ -16,7 +16,7 @@ from synth_consumer.dedup.rows import RequestRow, SynthesisRow, WaiterRow
 
 SOURCE = "voxbus/dedup"
 Kind = Literal[
-    "new", "join", "stored", "transcode", "repeat", "expired",
+    "new", "join", "stored", "transcode", "repeat", "expired", "cancelled",
     "accepted", "refused", "conflict", "rekeyed",
     "settled", "failed", "redriven", "progress", "ignored", "tracked", "ticked",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from infra.lifecycle import TaskFailedError
 from infra.logging import get_logger
 from schemas import topics
 from synth_consumer.worker import metrics
+from synth_consumer.worker.control import obey_cancellations
 from synth_consumer.worker.devices import take_inventory
 from synth_consumer.worker.engine_factory import FACTORY
 from synth_consumer.worker.engine_keeper import EngineKeeper
@@ -100,6 +101,7 @@ class _Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every slot with its engine until all slots have drained after `stop`, or a part fails."""
+        control = asyncio.create_task(obey_cancellations(self._settings.kafka, self._book), name="control")
         engines = [asyncio.create_task(k.run(), name=f"engine {i}") for i, k in enumerate(self._keepers)]
         slots = [asyncio.create_task(slot.run(stop), name=f"slot {slot.index}") for slot in self._slots]
         try:
@@ -107,9 +109,9 @@ class _Worker:
         except EngineRefusedError as error:
             raise UserError(f"engine {self._settings.synth.engine} cannot be loaded: {error}") from None
         finally:
-            for task in (*slots, *engines):
+            for task in (*slots, *engines, control):
                 task.cancel()
-            await asyncio.gather(*slots, *engines, return_exceptions=True)
+            await asyncio.gather(*slots, *engines, control, return_exceptions=True)
 
     def _keeper(self, spec: SlotSpec) -> EngineKeeper:
         synth = self._settings.synth

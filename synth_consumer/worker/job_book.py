@@ -64,6 +64,7 @@ class RunningJob:
     claims: list[Claim]
     meter: ProgressMeter = field(default_factory=ProgressMeter)
     last_death: ErrorCode | None = None  # how the engine ended that died under it
+    cancelled: bool = False  # nobody waits for it any more
     in_engine: bool = True  # waits for a lane or holds one; afterwards only the bus is waited for
     task: "asyncio.Task[None] | None" = None
 
@@ -80,6 +81,21 @@ class JobBook:
         self._running: dict[JobKey, RunningJob] = {}
         self._ended: OrderedDict[JobKey, None] = OrderedDict()
         self._members: list[Member] = []
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+
+    def cancel(self, job_id: str) -> None:
+        """Nobody waits for this job any more: stop it, now or when its record comes."""
+        self._cancelled[job_id] = None
+        while len(self._cancelled) > _REMEMBERED:
+            self._cancelled.popitem(last=False)
+        for running in self._running.values():
+            if running.job.job_id == job_id and running.task is not None and running.in_engine:
+                running.cancelled = True
+                running.task.cancel()
+
+    def is_cancelled(self, job_id: str) -> bool:
+        """Whether word came that nobody waits for this job."""
+        return job_id in self._cancelled
 
     def enter(self, member: Member) -> None:
         """A slot joined the group."""

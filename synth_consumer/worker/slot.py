@@ -186,6 +186,10 @@ class Slot:
             work.finish(record)
             common_metrics.MESSAGES.labels(STAGE, topic, "dead_letter").inc()
             return
+        if self._book.is_cancelled(job.job_id):
+            work.finish(record)
+            common_metrics.MESSAGES.labels(STAGE, topic, "cancelled").inc()
+            return
         claim = Claim(work, record, self._again)
         context = Context(context_of(record.headers).traceparent)
         if self._book.attach((job.job_id, job.drive), claim):
@@ -212,8 +216,8 @@ class Slot:
             await self._speaker.speak(running, self._freed)
             self._book.end(running)
         except asyncio.CancelledError:
-            result = "released"
-            self._book.drop(running)
+            result = "cancelled" if running.cancelled else "released"
+            self._book.end(running) if running.cancelled else self._book.drop(running)
         finally:
             self._jobs.discard(running)
             self._freed()

@@ -16,9 +16,9 @@ from schemas.completions import (
 )
 from schemas.deliveries import DeliveryAttempted, DeliveryState
 from schemas.endpoints import EndpointChanged
-from schemas.jobs import SynthesisJob, TranscodeRequested
+from schemas.jobs import JobCancelled, SynthesisJob, TranscodeRequested
 from schemas.outcomes import RenditionStored, StageProgress, StoredObject, SynthesisFailed
-from schemas.requests import SpeechSpec, Style, SynthesisAdmitted, SynthesisRequested
+from schemas.requests import CancelAdmitted, CancelRequested, SpeechSpec, Style, SynthesisAdmitted, SynthesisRequested
 from schemas.ticks import Ticked
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
@@ -188,6 +188,9 @@ FULL: tuple[Event, ...] = (
     ),
     EndpointChanged(name="crm", disabled=True, reason="by command", failing_since=MOMENT, at=LATER),
     Ticked(partition=3, at=MOMENT),
+    CancelRequested(request_id="order-17:3"),
+    CancelAdmitted(request_id="order-17:3", fingerprint=FINGERPRINT),
+    JobCancelled(job_id="job-1", fingerprint=FINGERPRINT),
 )
 
 BARE: tuple[Event, ...] = (

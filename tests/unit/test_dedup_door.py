@@ -4,12 +4,11 @@ import json
 
 import pytest
 
+from infra.speech import RefusedError, Speech
 from infra.voices import load_catalogue
 from schemas.codes import ErrorCode
 from schemas.requests import SynthesisRequested
 from synth_consumer.dedup.door import (
-    RefusedError,
-    Speech,
     digest_of,
     read_request,
     sender_of,

@@ -1,0 +1,284 @@
+"""The gateway of a whole embedded stack, as real clients meet it: openai, websockets, curl, schemathesis, a browser."""
+
+import asyncio
+import io
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+import soundfile
+from websockets.asyncio.client import connect
+
+from infra.embedded import launcher
+from tests.environment import environment
+from tests.waiting import eventually
+
+openai = pytest.importorskip("openai")
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+_START_TIMEOUT_S = 90.0
+_VOXBUS = [sys.executable, "-c", "from infra.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A running stack with espeak, whose sound is real speech and quickly made."""
+    folder = tmp_path_factory.mktemp("gateway-stack")
+    tied = [sys.executable, launcher.__file__, str(os.getpid()), *_VOXBUS]
+    with (folder / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [*tied, "up", "--data-dir", str(folder / "data"), "--engine", "espeak", "--slots", "1"],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    assert process.stdout is not None
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda stdout: lines.put(stdout.readline()), args=(process.stdout,), daemon=True).start()
+    with closing(process.stdout):
+        try:
+            assert lines.get(timeout=_START_TIMEOUT_S), (folder / "up.log").read_text()
+            yield folder / "data"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def url(data: Path) -> str:
+    return str(json.loads((data / "endpoints.json").read_text())["gateway"])
+
+
+@pytest.fixture
+async def http(url):
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        yield client
+
+
+def fresh(words: str = "Hello from the test") -> str:
+    return f"{words}, number {uuid.uuid4().int % 10**9}."
+
+
+def seconds(audio: bytes) -> float:
+    """Length of a file, read block by block: a streamed one does not know its own length."""
+    frames = 0
+    with soundfile.SoundFile(io.BytesIO(audio)) as source:
+        # libsndfile stumbles over the end of a FLAC of unknown length, after it has read all of it.
+        with suppress(soundfile.LibsndfileError):
+            for block in source.blocks(1_024):
+                frames += len(block)
+        return frames / source.samplerate
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "flac", "wav"])
+def test_the_openai_package_speaks_every_format(url, audio_format):
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    wanted = {"model": "tts-1", "voice": "alloy", "input": fresh(), "response_format": audio_format}
+    made = client.audio.speech.create(**wanted).content
+    again = client.audio.speech.create(**wanted).content
+    assert 1.5 < seconds(made) < 10
+    assert abs(seconds(made) - seconds(again)) < 0.3, "live and stored are the same speech"
+
+
+def test_the_openai_package_streams(url):
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    speech = client.audio.speech.with_streaming_response
+    text = fresh("A text of several sentences. It goes on for a while. And then a little more")
+    with speech.create(model="voxbus", voice="female1", input=text, response_format="pcm") as answer:
+        blocks = list(answer.iter_bytes(4_096))
+    assert len(blocks) > 3
+
+
+async def test_the_openai_package_works_async_and_names_what_is_wrong(url):
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        made = await client.audio.speech.create(model="voxbus", voice="female1", input=fresh(), response_format="wav")
+        assert seconds(made.content) > 1
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            await client.audio.speech.create(model="voxbus", voice="nobody", input="a")
+        assert refused.value.body["code"] == "unsupported_voice"
+
+
+async def spoken(url, request, protocols=None):
+    """Events and PCM of one stream."""
+    events, pcm = [], b""
+    async with connect(url.replace("http", "ws") + "/v1/stream") as socket:
+        await socket.send(json.dumps(request))
+        async for message in socket:
+            if isinstance(message, bytes):
+                pcm += message
+            else:
+                events.append(json.loads(message))
+    return events, pcm
+
+
+async def test_a_stream_and_its_repeat_are_the_same_sound(url):
+    request = {"text": fresh("This is a stream. It has some sentences"), "format": "mp3"}
+    first, made = await spoken(url, request)
+    assert [event["event"] for event in first] == ["started", "completed"]
+    assert (first[0]["cached"], first[1]["data"]["status"]) == (False, "completed")
+    assert first[1]["samples"] == len(made) // 2 > 20_000
+    again, stored = await spoken(url, request)
+    assert (again[0]["cached"], again[1]["data"]["cached"]) == (True, True)
+    assert stored == made
+    late, rest = await spoken(url, {"request_id": first[0]["request_id"], "offset": 10_000})
+    assert late[0]["offset"] == 10_000
+    assert rest == made[20_000:]
+
+
+async def test_two_listeners_share_one_synthesis(url, http):
+    before = (await http.get("/v1/pipeline")).json()["dedup"]["misses"]
+    request = {"text": fresh("Two listeners hear this")}
+    (_, one), (_, two) = await asyncio.gather(spoken(url, request), spoken(url, request))
+    assert one == two
+
+    async def counted():
+        return (await http.get("/v1/pipeline")).json()["dedup"]["misses"] == before + 1
+
+    await eventually(counted)
+
+
+async def test_a_request_is_followed_to_its_end_and_fetched(http):
+    made = await http.post("/v1/speech", json={"text": fresh(), "format": "opus"})
+    states = []
+    async with http.stream("GET", made.json()["status_url"] + "/events") as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("data: "):
+                states.append(json.loads(line.removeprefix("data: "))["state"])
+    assert states[-1] == "completed"
+    headers = {"Last-Event-ID": "090-05"}
+    again = await http.get(made.json()["status_url"] + "/events", headers=headers)
+    assert again.text.count("event: status") == 1, "only what was not seen yet"
+    audio = await http.get(made.json()["status_url"] + "/audio", follow_redirects=True)
+    assert seconds(audio.content) > 1
+
+
+async def end_of(http, location, timeout_s=20):
+    async def ended():
+        state = (await http.get(location)).json()["state"]
+        return state in ("completed", "failed", "cancelled", "expired") and state
+
+    return await eventually(ended, timeout_s)
+
+
+async def test_a_cancelled_request_frees_its_lane_unless_another_waits(http):
+    long = " ".join(["This is one more sentence of a very long text."] * 190)
+    made = await http.post("/v1/speech", json={"text": fresh(long)})
+    cancelled = await http.delete(made.json()["status_url"])
+    assert (cancelled.status_code, cancelled.headers["location"]) == (202, made.json()["status_url"])
+    assert await end_of(http, made.json()["status_url"]) == "cancelled"
+
+    async def idle():
+        figures = (await http.get("/v1/pipeline")).json()["stages"]["synth"]["figures"]
+        return figures["voxbus_synth_lanes_busy"][""] == 0
+
+    await eventually(idle)
+    again = await http.delete(made.json()["status_url"])
+    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
+
+    shared = {"text": fresh("Two want this")}
+    one, two = [await http.post("/v1/speech", json=shared) for _ in range(2)]
+    await http.delete(one.json()["status_url"])
+    assert await end_of(http, two.json()["status_url"]) == "completed"
+    assert await end_of(http, one.json()["status_url"]) in ("cancelled", "completed"), "it may have been too late"
+
+
+async def test_the_bus_goes_and_comes_back(data, url, http):
+    ps = await asyncio.to_thread(
+        subprocess.run, [*_VOXBUS, "ps", "--json", "--data-dir", str(data)],
+        capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    broker = _broker_pid(ps.stdout)
+    os.kill(broker, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        answer = await http.post("/v1/speech", json={"text": fresh()})
+        assert (answer.status_code, time.monotonic() - began < 2) == (503, True)
+        assert int(answer.headers["retry-after"]) >= 1
+        assert (await http.get("/")).status_code == 200
+    finally:
+        os.kill(broker, signal.SIGCONT)
+
+    async def served():
+        return (await http.post("/v1/speech", json={"text": fresh()})).status_code == 202
+
+    await eventually(served, 40)
+
+    async def heard():
+        answer = await http.post("/v1/speech", json={"text": fresh()}, headers={"Prefer": "wait=20"})
+        return answer.status_code == 200
+
+    await eventually(heard, 60)
+
+
+def _broker_pid(listing: str) -> int:
+    return next(int(row["pid"]) for row in json.loads(listing)["children"] if row["stage"] == "tansu")
+
+
+def test_no_bad_input_makes_the_gateway_fail(url):
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, settings
+    from schemathesis.checks import load_all_checks  # noqa: F401  # the package is there as a whole
+
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+
+    def one(case):
+        answer = case.call(timeout=20)
+        assert answer.status_code < 500 or answer.status_code == 503, (case.method, case.path, answer.status_code)
+
+    for operation in schema.get_all_operations():
+        made = operation.ok()
+        if "/events" not in made.path:
+            quick(__import__("hypothesis").given(case=made.as_strategy())(one))()
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(_chromium() is None, reason="no Chromium here: apt-get install chromium")
+async def test_the_console_speaks_in_a_browser(url, tmp_path):
+    playwright = pytest.importorskip("playwright.async_api")
+    pictures = Path(os.environ.get("VOXBUS_SCREENSHOTS", tmp_path))
+    pictures.mkdir(parents=True, exist_ok=True)
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(
+            executable_path=_chromium(), args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        page = await browser.new_page(viewport={"width": 1180, "height": 860})
+        errors: list[str] = []
+        outside: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda sent: None if sent.url.startswith((url, "data:")) else outside.append(sent.url))
+        await page.goto(url)
+        await page.wait_for_selector("#dot.good", timeout=20_000)
+        # By keyboard alone: the text has the focus, Ctrl+Enter speaks.
+        await page.keyboard.press("Control+A")
+        await page.keyboard.type(fresh("Spoken while it is being made"))
+        await page.keyboard.press("Control+Enter")
+        await page.wait_for_selector("td.state-completed", timeout=30_000)
+        assert await page.evaluate("player.length") > 1, "the audio came over the WebSocket"
+        assert await page.evaluate("player.peaks.length") > 50
+        assert await page.locator("#stages li.done").count() == 7
+        await page.click("#tab-kafka")
+        assert "tts.requests" in await page.inner_text("#code")
+        await page.screenshot(path=pictures / "console.png", full_page=True)
+        await page.emulate_media(color_scheme="dark")
+        await page.set_viewport_size({"width": 390, "height": 844})
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is wider than a phone"
+        await page.screenshot(path=pictures / "console-phone.png", full_page=True)
+        assert (errors, outside) == ([], [])
+        await browser.close()
