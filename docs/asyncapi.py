@@ -48,6 +48,7 @@ _ABOUT = {
     topics.STATUS: "Where each request is; the last event of a request is terminal.",
     topics.COMPLETED: "How each request ended. The value is byte for byte the webhook's body.",
     topics.DELIVERIES: "Every attempt to deliver a webhook.",
+    topics.ENDPOINTS: "Which named webhook endpoints are disabled or failing; the newest of a name holds.",
     topics.DEAD_LETTERS: "What could not be handled, whole, with its reason in headers.",
     topics.TICKS: "The clock of the tables; internal.",
     topics.CONTROL: "Word to the workers, such as that nobody waits for a job any more; internal.",

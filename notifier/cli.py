@@ -16,7 +16,9 @@ from rich.table import Table
 from infra.embedded import endpoints as endpoints_file
 from infra.errors import UserError
 from infra.settings import KafkaSettings, load
+from notifier.endpoint_states import change_endpoint, endpoint_states
 from notifier.history import Choice, History, histories, replay_completions
+from notifier.named_endpoint import read_endpoints
 from notifier.probe import send_test
 from notifier.settings import NotifySettings
 from schemas.deliveries import DeliveryAttempted, DeliveryState
@@ -50,7 +52,7 @@ _endpoints = click.option(
     help=f"Written by `voxbus up`; default {endpoints_file.DEFAULT_PATH}, unless {_BUS_VARIABLE} is set.",
 )
 _state = click.option("--state", type=click.Choice([str(s) for s in DeliveryState]), help="Only those in this state.")
-_endpoint = click.option("--endpoint", metavar="HOST:PORT", help="Only those to this endpoint.")
+_endpoint = click.option("--endpoint", metavar="HOST:PORT|NAME", help="Only those to this endpoint.")
 _since = click.option("--since", metavar="TIME", help="Only those last attempted from this moment on (RFC 3339).")
 _until = click.option("--until", metavar="TIME", help="Only those last attempted before this moment (RFC 3339).")
 
@@ -93,11 +95,12 @@ def show(request_id: str, as_json: bool, endpoints: Path | None) -> None:
     found: list[History] = _run(histories(_kafka(endpoints), Choice(frozenset({request_id}))))
     if not found:
         raise UserError(f"no attempt to deliver {request_id}; it has no callback, or none was made yet")
+    events = sorted((event for history in found for event in history.events), key=lambda event: event.at)
     if as_json:
-        for event in found[0].events:
+        for event in events:
             click.echo(event.model_dump_json(exclude_none=True))
     else:
-        _print(found[0].events)
+        _print(events)
 
 
 @webhooks.command()
@@ -144,6 +147,42 @@ def test(url: str, endpoints: Path | None) -> None:
     click.echo(json.dumps({name: value for name, value in answer.items() if value is not None}))
     if result.error:
         raise UserError(f"not delivered: {result.error}")
+
+
+@webhooks.command(name="endpoints")
+@_endpoints
+def list_endpoints(endpoints: Path | None) -> None:
+    """Show every named endpoint that was ever disabled, enabled, or failing for a while; one JSON object a line."""
+    for name, state in sorted(_run(endpoint_states(_kafka(endpoints))).items()):
+        click.echo(json.dumps({"name": name, **state.model_dump(mode="json", exclude_none=True, exclude={"name"})}))
+
+
+@webhooks.command()
+@click.argument("name")
+@_endpoints
+def enable(name: str, endpoints: Path | None) -> None:
+    """Deliver to a named endpoint again, from the next completion on; `replay --endpoint NAME` repeats older ones."""
+    _change(name, endpoints, disabled=False)
+
+
+@webhooks.command()
+@click.argument("name")
+@_endpoints
+def disable(name: str, endpoints: Path | None) -> None:
+    """Deliver nothing to a named endpoint; what waits for it becomes a dead letter when its turn comes."""
+    _change(name, endpoints, disabled=True)
+
+
+def _change(name: str, endpoints: Path | None, *, disabled: bool) -> None:
+    notifier = load(NotifySettings).notifier
+    if notifier.endpoints_file is not None:
+        known = read_endpoints(notifier.endpoints_file, notifier.allowed_topic_prefixes)
+        if name not in known:
+            raise UserError(
+                f"there is no endpoint {name} in {notifier.endpoints_file}, only: {', '.join(sorted(known))}"
+            )
+    _run(change_endpoint(_kafka(endpoints), name, disabled=disabled))
+    click.echo(json.dumps({"name": name, "disabled": disabled}))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -212,7 +251,7 @@ def _print(events: list[DeliveryAttempted]) -> None:
             str(event.attempt),
             str(event.state),
             event.at.isoformat(timespec="seconds"),
-            event.host,
+            f"{event.endpoint} {event.host}" if event.endpoint else event.host,
             str(event.http_status or ""),
             str(event.latency_ms),
             event.error or "",

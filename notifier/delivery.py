@@ -1,23 +1,28 @@
-"""A delivery as it stands on the bus: a completion, its callback, and how far it is."""
+"""A delivery as it stands on the bus: a completion, where it goes, and how far it is."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
+from notifier.named_endpoint import OWN_CALLBACK
 from notifier.signing import webhook_id
 from notifier.tiers import stay
 from schemas.codec import Headers, Message, context_of
 from schemas.deliveries import DeliveryProgress
 
 CALLBACK = "callbackurl"
+ENDPOINT = "endpoint"
+"""Extension attribute of a record that goes to one receiver only: a named endpoint, or the request's own callback."""
+_ENDPOINT_HEADER = f"ce_{ENDPOINT}"
 _PROGRESS_HEADER = "ce_delivery"
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One completion on its way to one callback."""
+    """One completion on its way to one receiver."""
 
     request_id: str
     body: bytes
@@ -28,6 +33,17 @@ class Delivery:
     progress: DeliveryProgress
     webhook_id: str
     """One for life."""
+    endpoint: str | None = None
+    """The named endpoint it goes to; None for the callback."""
+
+    @property
+    def event_type(self) -> str:
+        """Kind of the completion; "" when it does not say."""
+        try:
+            kind = json.loads(self.body)["type"]
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return kind if isinstance(kind, str) else ""
 
     @property
     def attempt(self) -> int:
@@ -49,6 +65,19 @@ class Delivery:
         begun = {"attempts": 0, "first_ms": now_ms, "due_ms": now_ms, "release_ms": now_ms}
         return replace(self, progress=self.progress.model_copy(update=begun))
 
+    def to_each(self, names: list[str]) -> "list[Delivery]":
+        """The deliveries of a fresh completion: to its callback, if it has one, and to these named endpoints."""
+        if any(name == _ENDPOINT_HEADER for name, _ in self.headers):
+            return [self]  # comes back from the dead letters, for one of them
+        own = [self.to(None) if names else self] if self.callback else []
+        return own + [self.to(name) for name in names]
+
+    def to(self, name: str | None) -> "Delivery":
+        """The same to one receiver only: a named endpoint, under an id of its own, or for None the callback."""
+        others = tuple(header for header in self.headers if header[0] != _ENDPOINT_HEADER)
+        headers = (*others, (_ENDPOINT_HEADER, (name or OWN_CALLBACK).encode()))
+        return replace(self, headers=headers, endpoint=name, webhook_id=webhook_id(self.request_id, name))
+
     def completion(self) -> Message:
         """The record as it stood on `tts.completed`: how a delivery begins anew."""
         return Message(self.request_id.encode(), self.body, self.headers)
@@ -65,20 +94,25 @@ class UnreadableDeliveryError(Exception):
     """A record that should be a completion is none."""
 
 
-def read_delivery(record: ConsumerRecord, first_delay_s: float = 0.0) -> Delivery | None:
+def read_delivery(
+    record: ConsumerRecord, first_delay_s: float = 0.0, *, without_callback: bool = False
+) -> Delivery | None:
     """The delivery that a record of `tts.completed` or of a retry topic stands for; None when nobody asked for one.
 
     Args:
         record: as read.
         first_delay_s: how long a completion waits before its first attempt.
+        without_callback: give also what has no callback, since named endpoints may want it.
 
     Raises:
         UnreadableDeliveryError: no key, no value, or the value is not UTF-8.
     """
     headers = tuple((name, value) for name, value in record.headers or () if value is not None)
     context = context_of(headers)
-    callback = context.extensions.get(CALLBACK)
-    if not callback:
+    callback = context.extensions.get(CALLBACK, "")
+    mark = context.extensions.get(ENDPOINT, OWN_CALLBACK)
+    endpoint = None if mark == OWN_CALLBACK else mark
+    if not callback and endpoint is None and not without_callback:
         return None
     if not record.key or record.value is None:
         raise UnreadableDeliveryError("a completion without key or value")
@@ -99,7 +133,8 @@ def read_delivery(record: ConsumerRecord, first_delay_s: float = 0.0) -> Deliver
     )
     kept = tuple((name, value) for name, value in headers if name != _PROGRESS_HEADER)
     progress = _progress(headers) or fresh
-    return Delivery(request_id, record.value, callback, kept, context.traceparent, progress, webhook_id(request_id))
+    name = webhook_id(request_id, endpoint)
+    return Delivery(request_id, record.value, callback, kept, context.traceparent, progress, name, endpoint)
 
 
 def _progress(headers: Iterable[tuple[str, bytes]]) -> DeliveryProgress | None:

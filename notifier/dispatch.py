@@ -18,8 +18,8 @@ from notifier import metrics
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
 from notifier.endpoint import Breaker, Endpoint, EndpointLimits
-from notifier.settings import Network
-from notifier.targets import Target, TargetRefusedError, read_target
+from notifier.route import Route
+from notifier.targets import Target, TargetRefusedError
 
 # Endpoints remembered; past it those are forgotten that have nothing to do.
 _MAX_ENDPOINTS = 4_096
@@ -73,15 +73,15 @@ class Dispatcher:
         send: Callable[[Delivery, Target], Awaitable[AttemptResult]],
         settlement: Settlement,
         *,
+        route: Callable[[Delivery], Route],
         limits: EndpointLimits,
-        allowed: tuple[Network, ...] = (),
         max_connections: int = 512,
         max_waiting: int = 4_000,
     ) -> None:
         self._send = send
         self._settlement = settlement
         self._limits = limits
-        self._allowed = allowed
+        self._route = route
         self._max_connections = max_connections
         self._max_waiting = max_waiting
         self._lineups: dict[str, _Lineup] = {}
@@ -104,19 +104,19 @@ class Dispatcher:
     def submit(self, errand: Errand) -> None:
         """Take a delivery whose attempt is due."""
         try:
-            target = read_target(errand.delivery.callback, self._allowed)
+            route = self._route(errand.delivery)
         except TargetRefusedError as error:
             refused = AttemptResult(Answer.REFUSED, error=str(error))
             self.run(errand, self._settlement.settle(errand, "", refused))
             return
-        lineup = self._lineup(target.endpoint)
+        lineup = self._lineup(route)
         now = time.monotonic()
         if lineup.state.breaker(now) is Breaker.OPEN:
             self._put_off(lineup, errand, "circuit open", now)
         elif len(lineup.queue) >= _QUEUE_SHARE * (self._max_waiting - self._queued):
             self._put_off(lineup, errand, "queue full", now)
         else:
-            lineup.queue.append((errand, target))
+            lineup.queue.append((errand, route.target))
             self._queued += 1
             self._list(lineup)
             self._pump()
@@ -163,7 +163,8 @@ class Dispatcher:
         metrics.QUEUED.set(self._queued)
         metrics.RUNNING.set(self._running)
 
-    def _lineup(self, name: str) -> _Lineup:
+    def _lineup(self, route: Route) -> _Lineup:
+        name = route.line
         lineup = self._lineups.get(name)
         if lineup is None:
             now = time.monotonic()
@@ -173,13 +174,24 @@ class Dispatcher:
                     for known, line in self._lineups.items()
                     if not line.idle or line.state.breaker(now) is Breaker.OPEN
                 }
-            lineup = self._lineups[name] = _Lineup(name, Endpoint(self._limits, now))
+            lineup = self._lineups[name] = _Lineup(name, Endpoint(self._limits, now, route.rate_per_s))
         return lineup
 
     def _list(self, lineup: _Lineup) -> None:
         if not lineup.listed and lineup.queue:
             lineup.listed = True
             self._round.append(lineup)
+
+    def _list_later(self, lineup: _Lineup, pause_s: float) -> None:
+        """Its turn comes when its rate allows; until then it counts as listed, so there is one timer for each."""
+
+        def due() -> None:
+            lineup.listed = False
+            self._list(lineup)
+            self._pump()
+
+        lineup.listed = True
+        asyncio.get_running_loop().call_later(pause_s, due)
 
     def _pump(self) -> None:
         """Start what may start: one of each endpoint in turn, while there are connections."""
@@ -189,6 +201,11 @@ class Dispatcher:
             lineup.listed = False
             if not lineup.queue or lineup.running >= lineup.state.window(now):
                 continue  # comes back when an attempt of its own ends
+            pause_s = lineup.state.pause_s(now)
+            if pause_s > 0:
+                self._list_later(lineup, pause_s)
+                continue
+            lineup.state.started(now)
             errand, target = lineup.queue.popleft()
             self._queued -= 1
             self._running += 1
@@ -211,7 +228,7 @@ class Dispatcher:
         self._pump()
         self._unnoted += 1
         try:
-            await self._settlement.settle(errand, lineup.name, result)
+            await self._settlement.settle(errand, target.endpoint, result)
         finally:
             self._unnoted -= 1
         self._pump()

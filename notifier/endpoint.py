@@ -40,8 +40,11 @@ class EndpointLimits:
 class Endpoint:
     """The state of one endpoint."""
 
-    def __init__(self, limits: EndpointLimits, now: float) -> None:
+    def __init__(self, limits: EndpointLimits, now: float, rate_per_s: float | None = None) -> None:
+        """`rate_per_s`: no more attempts may start in a second."""
         self._limits = limits
+        self._interval_s = 1 / rate_per_s if rate_per_s else 0.0
+        self._next_start = now
         self._window = float(min(_FIRST_WINDOW, limits.max_window))
         self._failures = 0
         self._open_until: float | None = None
@@ -65,6 +68,14 @@ class Endpoint:
                 return 1
             case _:
                 return int(self._window)
+
+    def pause_s(self, now: float) -> float:
+        """Until another attempt may start."""
+        return max(0.0, self._next_start - now)
+
+    def started(self, now: float) -> None:
+        """An attempt starts."""
+        self._next_start = max(self._next_start, now) + self._interval_s
 
     def note(self, result: AttemptResult, now: float) -> bool:
         """Learn from an attempt.
@@ -115,4 +126,5 @@ class Endpoint:
         too low a one leaves the endpoint idle.
         """
         window = self._window if self._failures else self._limits.max_window
-        return min(_FASTEST_RATE, max(_SLOWEST_RATE, window / max(self._mean_s, 1e-6)))
+        rate = min(_FASTEST_RATE, max(_SLOWEST_RATE, window / max(self._mean_s, 1e-6)))
+        return min(rate, 1 / self._interval_s) if self._interval_s else rate

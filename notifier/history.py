@@ -35,7 +35,7 @@ class Choice:
         return (
             (self.request_ids is None or last.request_id in self.request_ids)
             and (self.state is None or last.state is self.state)
-            and (self.endpoint is None or last.host == self.endpoint)
+            and (self.endpoint is None or self.endpoint in {last.host, last.endpoint})
             and (self.since is None or last.at >= self.since)
             and (self.until is None or last.at < self.until)
         )
@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Every attempt of one request, in order; replays go on in the same list."""
+    """Every attempt of one request for one receiver, in order; replays go on in the same list."""
 
     events: list[DeliveryAttempted]
 
@@ -61,14 +61,14 @@ async def histories(settings: KafkaSettings, choice: Choice) -> list[History]:
         UserError: the bus has no such topics.
     """
     require_topics(await ensure_topics(settings, create=False))
-    found: dict[str, list[DeliveryAttempted]] = {}
+    found: dict[tuple[str, str | None], list[DeliveryAttempted]] = {}
     async for record in read_log(settings, DELIVERIES):
         try:
             event = decode(DeliveryAttempted, record.value)
         except DecodeError:
             continue
         if choice.request_ids is None or event.request_id in choice.request_ids:
-            found.setdefault(event.request_id, []).append(event)
+            found.setdefault((event.request_id, event.endpoint), []).append(event)
     chosen = [History(events) for events in found.values() if choice.takes(events[-1])]
     return sorted(chosen, key=lambda history: history.last.at)
 
@@ -83,23 +83,30 @@ async def replay_completions(settings: KafkaSettings, choice: Choice) -> set[str
         ServerUnavailableError: the bus does not answer.
         UserError: the bus has no such topics.
     """
-    wanted = choice.request_ids
-    if choice.by_history or wanted is None:
-        wanted = frozenset(history.last.request_id for history in await histories(settings, choice))
-    else:
-        require_topics(await ensure_topics(settings, create=False))
+    receivers: dict[str, set[str | None]] = {}
+    for history in await histories(settings, choice):
+        receivers.setdefault(history.last.request_id, set()).add(history.last.endpoint)
+    if not choice.by_history:
+        # Also what was never attempted: the callback of a request that is named.
+        for request_id in choice.request_ids or ():
+            receivers.setdefault(request_id, set()).add(None)
     latest: dict[str, Delivery] = {}
     async for record in read_log(settings, COMPLETED):
-        if record.key is None or record.key.decode("utf-8", "replace") not in wanted:
+        if record.key is None or record.key.decode("utf-8", "replace") not in receivers:
             continue
         try:
-            delivery = read_delivery(record)
+            delivery = read_delivery(record, without_callback=True)
         except UnreadableDeliveryError:
             continue
         if delivery is not None:
             latest[delivery.request_id] = delivery
     async with bus_producer(settings, client_id="voxbus-webhooks") as producer:
         now_ms = int(utc_now().timestamp() * 1000)
-        messages = [delivery.anew(now_ms).waiting(now_ms, now_ms)[1] for delivery in latest.values()]
-        await producer.deliver(FIRST_TIER, *messages)
-    return set(latest)
+        chosen = [
+            delivery.to(name).anew(now_ms)
+            for delivery in latest.values()
+            for name in receivers[delivery.request_id]
+            if name or delivery.callback
+        ]
+        await producer.deliver(FIRST_TIER, *(delivery.waiting(now_ms, now_ms)[1] for delivery in chosen))
+    return {delivery.request_id for delivery in chosen}

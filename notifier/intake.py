@@ -17,12 +17,13 @@ from infra.logging import get_logger
 from notifier import metrics
 from notifier.delivery import Delivery, UnreadableDeliveryError, read_delivery
 from notifier.delivery_log import DeliveryTail
+from notifier.directory import Directory
 from notifier.dispatch import Dispatcher, Errand
 from notifier.ledger import Ledger, Verdict
 from notifier.settlement import STAGE, BusSettlement
 from notifier.waiting_room import WaitingRoom
 from schemas.codes import ErrorCode
-from schemas.topics import DELIVERY_RETRIES
+from schemas.topics import COMPLETED, DELIVERY_RETRIES
 
 _FETCH = 500
 # Until it is looked at again whether another copy of a delivery has come to an end.
@@ -83,12 +84,14 @@ class Intake:
         producer: BusProducer,
         settlement: BusSettlement,
         ledger: Ledger,
+        directory: Directory,
         *,
         max_in_hand: int,
         first_delay_s: float = 0.0,
     ) -> None:
         self._dispatcher = dispatcher
         self._ledger = ledger
+        self._directory = directory
         self._producer = producer
         self._settlement = settlement
         self._max_in_hand = max_in_hand
@@ -96,27 +99,44 @@ class Intake:
 
     def room(self) -> int:
         """How many more may be taken now."""
-        return min(_FETCH, self._max_in_hand - self._dispatcher.in_hand)
+        left = self._max_in_hand - self._dispatcher.in_hand
+        return min(_FETCH, left // (1 + len(self._directory)))
 
-    async def read(self, work: WorkConsumer, record: ConsumerRecord) -> Delivery | None:
-        """The delivery of a record; None when there is nothing to deliver, and the record is finished then."""
+    async def read(self, work: WorkConsumer, record: ConsumerRecord) -> list[Delivery]:
+        """The deliveries of a record; when there are none, the record is finished.
+
+        A completion may have several, to its callback and to named endpoints; one that waits is one.
+        """
+        fresh = work.topic_of(record) == COMPLETED and len(self._directory) > 0
         try:
-            delivery = read_delivery(record, self._first_delay_s)
+            delivery = read_delivery(record, self._first_delay_s, without_callback=fresh)
         except UnreadableDeliveryError as error:
             topic = work.topic_of(record)
             await send_dead_letter(self._producer, record, ErrorCode.INTERNAL, str(error), stage=STAGE, topic=topic)
             delivery = None
-        if delivery is None:
+        deliveries: list[Delivery] = []
+        if delivery is not None:
+            names = self._directory.names_for(delivery.event_type) if fresh else []
+            deliveries = delivery.to_each(names) if fresh else [delivery]
+        if not deliveries:
             work.finish(record)
-        return delivery
+        return deliveries
 
-    def go(self, work: WorkConsumer, record: ConsumerRecord, delivery: Delivery) -> None:
-        """Attempt what is due; let the rest wait (further) on the bus."""
+    def go(self, work: WorkConsumer, record: ConsumerRecord, deliveries: list[Delivery]) -> None:
+        """Attempt what is due; let the rest wait (further) on the bus. The record ends with the last of them."""
+        open_ones = len(deliveries)
 
         def done() -> None:
-            common_metrics.MESSAGES.labels(STAGE, work.topic_of(record), "finished").inc()
-            work.finish(record)
+            nonlocal open_ones
+            open_ones -= 1
+            if open_ones == 0:
+                common_metrics.MESSAGES.labels(STAGE, work.topic_of(record), "finished").inc()
+                work.finish(record)
 
+        for delivery in deliveries:
+            self._go(record, delivery, done)
+
+    def _go(self, record: ConsumerRecord, delivery: Delivery, done: Callable[[], None]) -> None:
         errand = Errand(delivery, TopicPartition(record.topic, record.partition), done)
         due_ms = delivery.progress.due_ms
         if due_ms > now_ms():
@@ -146,9 +166,9 @@ async def take_fresh(work: WorkConsumer, intake: Intake, hooks: GroupHooks) -> N
         records = await work.fetch(max_records=room, timeout_s=_TICK_S)
         await hooks.informed()
         for record in records:
-            delivery = await intake.read(work, record)
-            if delivery is not None and work.holds(record):
-                intake.go(work, record, delivery)
+            deliveries = await intake.read(work, record)
+            if deliveries and work.holds(record):
+                intake.go(work, record, deliveries)
 
 
 class RetryWaiting:
@@ -174,12 +194,12 @@ class RetryWaiting:
             records = await work.fetch(max_records=_FETCH, timeout_s=self._tick_s())
             await hooks.informed()
             for record in records:
-                delivery = await intake.read(work, record)
-                if delivery is not None and work.holds(record):
-                    self._rooms[work.topic_of(record)].add((record, delivery), delivery.progress.release_ms)
+                for delivery in await intake.read(work, record):
+                    if work.holds(record):
+                        self._rooms[work.topic_of(record)].add((record, delivery), delivery.progress.release_ms)
             for room in self._rooms.values():
                 for record, delivery in room.released(now_ms(), max(0, intake.room())):
-                    intake.go(work, record, delivery)
+                    intake.go(work, record, [delivery])
             self._balance(work)
             for topic, room in self._rooms.items():
                 metrics.WAITING.labels(topic.rpartition(".")[2]).set(len(room))

@@ -57,7 +57,7 @@ def decide(result: AttemptResult, attempts: int, policy: RetryPolicy, spread: fl
 
 def _final_reason(result: AttemptResult, attempts: int, policy: RetryPolicy) -> str | None:
     if result.answer is Answer.REFUSED:
-        return f"the callback address is refused: {result.error}"
+        return f"refused: {result.error}"
     if result.answer is Answer.GONE:
         return "the receiver answered 410: it wants no more"
     if result.aborted:

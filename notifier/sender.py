@@ -12,6 +12,7 @@ from aiohttp.abc import AbstractResolver
 
 from notifier.attempt import Answer, AttemptResult, answer_of
 from notifier.delivery import Delivery
+from notifier.directory import Directory
 from notifier.resolver import CheckedResolver
 from notifier.retry import retry_after_s
 from notifier.settings import NotifierSettings
@@ -28,9 +29,12 @@ _USER_AGENT = f"voxbus/{version('voxbus')}"
 class Sender:
     """Posts signed completions. Make one with `open_sender`."""
 
-    def __init__(self, session: aiohttp.ClientSession, signer: Signer, max_response_bytes: int) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, signer: Signer, directory: Directory, max_response_bytes: int
+    ) -> None:
         self._session = session
         self._signer = signer
+        self._directory = directory
         self._max_response_bytes = max_response_bytes
 
     async def send(self, delivery: Delivery, target: Target) -> AttemptResult:
@@ -56,7 +60,9 @@ class Sender:
 
     async def _post(self, delivery: Delivery, target: Target) -> AttemptResult:
         now = utc_now()
-        headers = self._signer.headers(delivery.webhook_id, delivery.body, now)
+        signer = self._directory.signer(delivery.endpoint) or self._signer
+        signed = signer.headers(delivery.webhook_id, delivery.body, now)
+        headers = {**self._directory.headers(delivery.endpoint), **signed}
         async with self._session.post(
             target.url, data=delivery.body, headers=headers, allow_redirects=False
         ) as response:
@@ -101,13 +107,18 @@ def _timed(result: AttemptResult, latency_s: float) -> AttemptResult:
 
 @asynccontextmanager
 async def open_sender(
-    settings: NotifierSettings, signer: Signer, *, resolver: AbstractResolver | None = None
+    settings: NotifierSettings,
+    signer: Signer,
+    directory: Directory | None = None,
+    *,
+    resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[Sender]:
     """A sender, and its connections while the block runs.
 
     Args:
         settings: bounds, allowed networks, authorities.
-        signer: signs each attempt.
+        signer: signs each attempt to whom has no secrets of its own.
+        directory: the named endpoints, where there are any.
         resolver: looks up names; the system's when absent. Its answers are judged either way.
     """
     checked = CheckedResolver(resolver or aiohttp.ThreadedResolver(), settings.allowed_private_networks)
@@ -127,4 +138,4 @@ async def open_sender(
         skip_auto_headers=("accept-encoding",),
     )
     async with session:
-        yield Sender(session, signer, settings.max_response_bytes)
+        yield Sender(session, signer, directory or Directory({}), settings.max_response_bytes)

@@ -1,6 +1,7 @@
 """What the notifier reads from the environment: `VOXBUS_NOTIFIER__…` beside the common settings."""
 
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -15,8 +16,15 @@ class NotifierSettings(Fragment):
     """Signing, retries and bounds of the webhooks."""
 
     signing_secret: SecretStr = SecretStr("")
-    """`whsec_` and base64, as Standard Webhooks has it. While secrets are rotated: several, separated by spaces;
-    every delivery is then signed with each."""
+    """`whsec_` (HMAC) or `whsk_` (ed25519, extra `ed25519`) and base64, as Standard Webhooks has it. While secrets are
+    rotated, or for both kinds: several, separated by spaces; every delivery is then signed with each."""
+    endpoints_file: Path | None = None
+    """A TOML file of named endpoints, which get every completion of the kinds they want beside the request's own
+    callback: tables `[endpoints.NAME]` with `url`, `events`, `secrets`, `rate_per_s`, `headers`."""
+    endpoint_disable_after_s: float = Field(default=5 * 24 * _HOUR_S, gt=0)
+    """A named endpoint without a success for so long is disabled until `voxbus webhooks enable NAME`."""
+    allowed_topic_prefixes: tuple[str, ...] = ()
+    """What the topics of `kafka://TOPIC` endpoints may begin with; a JSON list such as ["team."]. None: no topics."""
     retry_delays_s: tuple[float, ...] = (
         0.0,
         5.0,

@@ -19,7 +19,9 @@ from notifier import metrics
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
 from notifier.delivery_log import event_id
+from notifier.directory import Directory
 from notifier.dispatch import Errand
+from notifier.endpoint_states import message_of
 from notifier.ledger import Ledger, Settled
 from notifier.retry import RetryDecision, RetryPolicy, decide
 from schemas import topics
@@ -41,18 +43,28 @@ _log = get_logger(__name__)
 class BusSettlement:
     """Settles errands on the bus."""
 
-    def __init__(self, producer: BusProducer, policy: RetryPolicy, ledger: Ledger, *, give_up_after_s: float) -> None:
+    def __init__(
+        self,
+        producer: BusProducer,
+        policy: RetryPolicy,
+        ledger: Ledger,
+        directory: Directory,
+        *,
+        give_up_after_s: float,
+    ) -> None:
         """Wire it.
 
         Args:
             producer: where to publish.
             policy: the schedule of attempts.
             ledger: is told what is settled.
+            directory: is told how named endpoints do.
             give_up_after_s: age of a delivery past which it is not put off any more.
         """
         self._producer = producer
         self._policy = policy
         self._ledger = ledger
+        self._directory = directory
         self._give_up_after_s = give_up_after_s
 
     async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
@@ -67,6 +79,8 @@ class BusSettlement:
             await self._dead_letter(delivery, decision.reason)
         else:
             metrics.DELIVERY_SECONDS.observe(max(0.0, now.timestamp() - delivery.progress.first_ms / 1000))
+        if delivery.endpoint is not None:
+            await self._judge(delivery.endpoint, result)
         await self._announce(errand, event)
         self._log(delivery, result, decision)
         errand.done()
@@ -90,6 +104,22 @@ class BusSettlement:
         """Let a delivery wait on the bus until it is due."""
         topic, message = delivery.waiting(_ms(utc_now().timestamp()), due_ms)
         await self._publish(topic, message)
+
+    async def _judge(self, name: str, result: AttemptResult) -> None:
+        """Learn how a named endpoint does, and tell the others what changes by it."""
+        change = self._directory.judge(name, result, utc_now())
+        if change is None:
+            return
+        await self._publish(topics.ENDPOINTS, message_of(change))
+        if change.disabled:
+            _log.error(
+                "endpoint disabled",
+                endpoint=name,
+                reason=change.reason,
+                next_step=f"voxbus webhooks enable {name}",
+            )
+        else:
+            _log.warning("endpoint failing" if change.failing_since else "endpoint works again", endpoint=name)
 
     async def _announce(self, errand: Errand, event: DeliveryAttempted) -> None:
         delivery = errand.delivery
@@ -163,6 +193,7 @@ def _event(delivery: Delivery, endpoint: str, result: AttemptResult, decision: R
         state=decision.state,
         at=now,
         host=endpoint,
+        endpoint=delivery.endpoint,
         http_status=result.status,
         latency_ms=round(result.latency_s * 1000),
         error=decision.reason or result.error,

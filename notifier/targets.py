@@ -67,11 +67,20 @@ class Target:
     url: URL
     host: str
     port: int
+    topic: str | None = None
+    """Of the bus, instead of an address."""
 
     @property
     def endpoint(self) -> str:
         """Host and port: what shares connections, and fails together."""
+        if self.topic is not None:
+            return f"kafka://{self.topic}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def topic_target(topic: str) -> Target:
+    """A topic of the bus as a target."""
+    return Target(URL(), "", 0, topic)
 
 
 @lru_cache(maxsize=4_096)  # receivers are few, deliveries many; what is written in an address does not change

@@ -117,6 +117,8 @@ class Ledger:
 
     def delivery(self, event: DeliveryAttempted) -> None:
         """From `tts.deliveries`. Delivered stands, whatever else was tried."""
+        if event.endpoint is not None:
+            return  # a named endpoint's; the audit is about callbacks
         entry = self._entry(event.request_id)
         if entry.delivery is not DeliveryState.DELIVERED:
             entry.delivery = event.state if event.state is not DeliveryState.RETRYING else entry.delivery

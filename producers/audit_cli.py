@@ -104,10 +104,17 @@ def _take_completed(ledger: Ledger, record: ConsumerRecord) -> None:
     ledger.completed(decode(RequestCompleted, record.value).data, callback=callback)
 
 
+def _take_dead_letter(ledger: Ledger, record: ConsumerRecord) -> None:
+    headers = headers_of(record)
+    # The delivery to a named endpoint says nothing of the request's own callback.
+    own = context_of(headers).extensions.get("endpoint", "callback") == "callback"
+    ledger.dead_letter(read_dead_letter(headers), record.key if own else None)
+
+
 _TAKERS: dict[str, Callable[[Ledger, ConsumerRecord], None]] = {
     topics.ADMITTED: lambda ledger, record: ledger.admitted(decode(SynthesisAdmitted, record.value)),
     topics.STATUS: lambda ledger, record: ledger.status(decode(RequestStatus, record.value)),
     topics.COMPLETED: _take_completed,
     topics.DELIVERIES: lambda ledger, record: ledger.delivery(decode(DeliveryAttempted, record.value)),
-    topics.DEAD_LETTERS: lambda ledger, record: ledger.dead_letter(read_dead_letter(headers_of(record)), record.key),
+    topics.DEAD_LETTERS: _take_dead_letter,
 }

@@ -38,7 +38,7 @@ class DeliveryProgress(BaseModel):
 
 
 class DeliveryAttempted(Event):
-    """One attempt to hand a completion to its callback. Neither the address nor the body is in here."""
+    """One attempt to hand a completion to its callback or to a named endpoint; without address and body."""
 
     ce_type: ClassVar[str] = "voxbus.delivery.attempted.v1"
 
@@ -50,6 +50,8 @@ class DeliveryAttempted(Event):
     at: Timestamp
     host: str
     """Host and port of the target, for finding a dead endpoint."""
+    endpoint: str | None = None
+    """Name of the endpoint; absent for the request's own callback."""
     http_status: int | None = None
     latency_ms: int = Field(default=0, ge=0)
     error: str | None = None

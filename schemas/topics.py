@@ -10,6 +10,7 @@ from schemas.audio import AudioChunk, TakeAbandoned, TakeFinished
 from schemas.base import Event
 from schemas.completions import RequestCompleted, RequestStatus
 from schemas.deliveries import DeliveryAttempted
+from schemas.endpoints import EndpointChanged
 from schemas.jobs import JobCancelled, SynthesisJob, TranscodeRequested
 from schemas.outcomes import RenditionStored, StageProgress, SynthesisFailed
 from schemas.requests import CancelAdmitted, CancelRequested, SynthesisAdmitted, SynthesisRequested
@@ -27,6 +28,7 @@ COMPLETED = "tts.completed"
 DELIVERIES = "tts.deliveries"
 # Waiting rooms for webhooks, from the shortest stay to the longest; how long each is, the notifier knows.
 DELIVERY_RETRIES = tuple(f"{DELIVERIES}.retry.{tier}" for tier in range(1, 7))
+ENDPOINTS = "tts.endpoints"
 DEAD_LETTERS = "tts.dlq"
 TICKS = "tts.ticks"
 CONTROL = "tts.control"
@@ -40,7 +42,7 @@ class Topic:
     """One row of the table."""
 
     name: str
-    key: Literal["request_id", "fingerprint", "partition", "any"]
+    key: Literal["request_id", "fingerprint", "partition", "endpoint", "any"]
     models: tuple[type[Event] | type[AudioChunk], ...]
     retention_ms: int
     cleanup_policy: Literal["delete", "compact"] = "delete"
@@ -64,6 +66,8 @@ TOPICS: dict[str, Topic] = {
         Topic(DELIVERIES, "request_id", (DeliveryAttempted,), 7 * _DAY_MS),
         # One partition each: a retry costs next to nothing, every polled partition something.
         *(Topic(name, "request_id", (RequestCompleted,), 7 * _DAY_MS, partitions=1) for name in DELIVERY_RETRIES),
+        # Compacted, so the newest state of each named endpoint stays.
+        Topic(ENDPOINTS, "endpoint", (EndpointChanged,), 30 * _DAY_MS, cleanup_policy="compact", partitions=1),
         Topic(DEAD_LETTERS, "any", (), 30 * _DAY_MS),
         Topic(TICKS, "partition", (Ticked,), _HOUR_MS),
         # Every worker reads all of it, without a group.

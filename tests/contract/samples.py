@@ -15,6 +15,7 @@ from schemas.completions import (
     Timings,
 )
 from schemas.deliveries import DeliveryAttempted, DeliveryState
+from schemas.endpoints import EndpointChanged
 from schemas.jobs import JobCancelled, SynthesisJob, TranscodeRequested
 from schemas.outcomes import RenditionStored, StageProgress, StoredObject, SynthesisFailed
 from schemas.requests import CancelAdmitted, CancelRequested, SpeechSpec, Style, SynthesisAdmitted, SynthesisRequested
@@ -179,11 +180,13 @@ FULL: tuple[Event, ...] = (
         state=DeliveryState.RETRYING,
         at=MOMENT,
         host="bot.example.com:443",
+        endpoint="crm",
         http_status=503,
         latency_ms=120,
         error="answered 503",
         next_attempt_at=LATER,
     ),
+    EndpointChanged(name="crm", disabled=True, reason="by command", failing_since=MOMENT, at=LATER),
     Ticked(partition=3, at=MOMENT),
     CancelRequested(request_id="order-17:3"),
     CancelAdmitted(request_id="order-17:3", fingerprint=FINGERPRINT),
@@ -223,4 +226,5 @@ BARE: tuple[Event, ...] = (
     DeliveryAttempted(
         request_id="r", webhook_id="msg_1", attempt=1, state=DeliveryState.DELIVERED, at=MOMENT, host="localhost:80"
     ),
+    EndpointChanged(name="crm", at=MOMENT),
 )

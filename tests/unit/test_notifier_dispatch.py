@@ -1,17 +1,22 @@
 """One endpoint that hangs costs the others nothing, and nothing is forgotten on the way."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
+from notifier.directory import Directory
 from notifier.dispatch import Dispatcher, Errand
 from notifier.endpoint import EndpointLimits
+from notifier.named_endpoint import NamedEndpoint
+from notifier.route import Router
 from notifier.targets import Target
 from schemas.deliveries import DeliveryProgress
 from tests.waiting import eventually
@@ -65,10 +70,10 @@ class World:
 
 @asynccontextmanager
 async def dispatching(
-    send: Callable[[Delivery, Target], Awaitable[AttemptResult]], book: Book, **settings: int
+    send: Callable[[Delivery, Target], Awaitable[AttemptResult]], book: Book, **settings: Any
 ) -> AsyncIterator[Dispatcher]:
     limits = EndpointLimits(max_window=16, breaker_failures=4, open_s=60, patience_s=0)
-    dispatcher = Dispatcher(send, book, limits=limits, **settings)  # type: ignore[arg-type]
+    dispatcher = Dispatcher(send, book, limits=limits, **({"route": Router(Directory({})).route} | settings))
     try:
         yield dispatcher
     finally:
@@ -86,7 +91,8 @@ async def test_a_healthy_host_does_not_wait_behind_a_hanging_one() -> None:
         # What the hanging host may hold is bounded; the rest went back to the bus, spaced, not all at one moment.
         assert dispatcher.in_hand <= 300
         assert len(book.put_off_s) >= 4_700
-        assert len(set(book.put_off_s.values())) == len(book.put_off_s)
+        # Where the machine pauses, the spacing begins again from the present: the same delay, at another moment.
+        assert len(set(book.put_off_s.values())) > 0.95 * len(book.put_off_s)
 
 
 async def test_many_hanging_hosts_leave_connections_for_others() -> None:
@@ -136,6 +142,35 @@ async def test_a_refused_target_is_settled_without_an_attempt() -> None:
         await eventually(lambda: "r" in book.settled)
     assert book.settled["r"].answer is Answer.REFUSED
     assert world.most == 0
+
+
+@pytest.mark.parametrize(("size", "answer"), [(20_000, Answer.SUCCESS), (20_001, Answer.REFUSED)])
+async def test_a_body_past_the_bound_is_not_sent(size: int, answer: Answer) -> None:
+    world, book = World(), Book()
+    delivery = Delivery("r", b"x" * size, "https://fast.example/", (), None, PROGRESS, "msg")
+    async with dispatching(world.send, book) as dispatcher:
+        dispatcher.submit(Errand(delivery, HERE, lambda: None))
+        await eventually(lambda: "r" in book.settled)
+    assert book.settled["r"].answer is answer
+    if answer is Answer.REFUSED:
+        assert book.settled["r"].error == "the body has 20001 bytes, more than 20000"
+        assert world.most == 0
+
+
+async def test_an_endpoint_gets_no_more_than_its_rate() -> None:
+    world, book = World(), Book()
+    named = Directory({"crm": NamedEndpoint(url="https://fast.example/", rate_per_s=50)})
+    began = time.monotonic()
+    async with dispatching(world.send, book, route=Router(named).route) as dispatcher:
+        for n in range(6):
+            paced = errand(f"paced-{n}", "")
+            dispatcher.submit(replace(paced, delivery=paced.delivery.to("crm")))
+        for n in range(6):
+            dispatcher.submit(errand(f"free-{n}", "fast"))
+        await eventually(lambda: sum(name.startswith("free") for name in book.settled) == 6)
+        assert sum(name.startswith("paced") for name in book.settled) < 6 or time.monotonic() - began >= 0.1
+        await eventually(lambda: len(book.settled) == 12)
+    assert time.monotonic() - began >= 0.1  # five intervals of 20 ms
 
 
 async def test_drain_forgets_what_waits_of_lost_partitions_only() -> None:

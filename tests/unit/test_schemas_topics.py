@@ -34,7 +34,13 @@ def test_a_row_is_fit_for_kafka(topic: Topic) -> None:
 
 @pytest.mark.parametrize("topic", TOPICS.values(), ids=lambda topic: topic.name)
 def test_events_are_keyed_as_their_topic_says(topic: Topic) -> None:
-    keys = {"request_id": "order-17:3", "fingerprint": FINGERPRINT, "partition": "3", "any": "order-17:3"}
+    keys = {
+        "request_id": "order-17:3",
+        "fingerprint": FINGERPRINT,
+        "partition": "3",
+        "endpoint": "crm",
+        "any": "order-17:3",
+    }
     samples: dict[type, Event | AudioChunk] = {type(event): event for event in FULL} | {AudioChunk: CHUNK}
     for model in topic.models:
         assert samples[model].partition_key == keys[topic.key]
