@@ -364,4 +364,4 @@ def _file(wanted: AudioFormat) -> StoredObject:
 
 
 TestDedup = Dedup.TestCase
-TestDedup.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestDedup.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
