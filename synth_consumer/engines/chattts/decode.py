@@ -51,7 +51,6 @@ class Run:
     end: End | None = None
     read: int = 0  # positions of the prompt
     _states: list[Tensor] = field(default_factory=list)
-    _taken: int = 0
 
     @property
     def length(self) -> int:
@@ -63,10 +62,14 @@ class Run:
         """Tokens whose hidden states have not been taken yet."""
         return len(self._states)
 
-    def take(self, count: int) -> Tensor:
-        """The hidden states of the next tokens, (count, hidden); they are let go of here."""
-        states, self._states = self._states[:count], self._states[count:]
-        return torch.stack(states)
+    def waiting(self) -> Tensor:
+        """The hidden states of the tokens that nobody took yet, (tokens, hidden)."""
+        return torch.stack(self._states) if self._states else self.prompt[:0]
+
+    def take(self) -> Tensor:
+        """The same, and they are let go of."""
+        states, self._states = self.waiting(), []
+        return states
 
     def say(self, tokens: tuple[int, ...], state: Tensor, end_token: int) -> None:
         """Note what was chosen from a hidden state."""
@@ -183,20 +186,20 @@ class Decoder:
             return
         self._release(run)
 
-    @torch.inference_mode()
     def step(self) -> list[Run]:
         """One stretch of one prompt, and one token of every running lane.
 
         Returns:
             The requests that went further by a token or ended.
         """
-        # Lanes first: a lane that starts in this step has its first token by then.
-        advanced = list(self._running)
-        if advanced:
-            self._note(advanced, *self._step.advance(advanced))
-        if self._reading and (begun := self._read()):
-            advanced.append(begun)
-        return advanced
+        with torch.inference_mode():
+            # Lanes first: a lane that starts in this step has its first token by then.
+            advanced = list(self._running)
+            if advanced:
+                self._note(advanced, *self._step.advance(advanced))
+            if self._reading and (begun := self._read()):
+                advanced.append(begun)
+            return advanced
 
     def _read(self) -> Run | None:
         run = self._reading[0]

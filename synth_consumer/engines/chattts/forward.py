@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from synth_consumer.engines.chattts.weights import Model
 
@@ -59,13 +59,13 @@ def transform(model: Model, rows: Tensor, positions: Tensor, attend: Attention) 
     half = model.head_dim // 2
     for index, layer in enumerate(model.layers):
         normed = _norm(rows, layer.norm_attention, model.eps)
-        qkv = F.linear(normed, layer.qkv).view(count, 3, model.heads, model.head_dim)
+        qkv = functional.linear(normed, layer.qkv).view(count, 3, model.heads, model.head_dim)
         turned = qkv[:, :2]
         turned = turned * cos + torch.cat([-turned[..., half:], turned[..., :half]], -1) * sin
-        rows = rows + F.linear(attend(index, turned[:, 0], turned[:, 1], qkv[:, 2]), layer.out)
+        rows = rows + functional.linear(attend(index, turned[:, 0], turned[:, 1], qkv[:, 2]), layer.out)
         normed = _norm(rows, layer.norm_mlp, model.eps)
-        gate, up = F.linear(normed, layer.gate_up).chunk(2, -1)
-        rows = rows + F.linear(F.silu(gate) * up, layer.down)
+        gate, up = functional.linear(normed, layer.gate_up).chunk(2, -1)
+        rows = rows + functional.linear(functional.silu(gate) * up, layer.down)
     return _norm(rows, model.norm, model.eps)
 
 
@@ -81,13 +81,13 @@ def embedded(model: Model, tokens: Tensor) -> Tensor:
 
 def logits(model: Model, hiddens: Tensor) -> Tensor:
     """(rows, hidden) to (rows, codebooks, audio tokens), float32."""
-    flat = F.linear(padded(hiddens, FEWEST_ROWS), model.code_heads)[: hiddens.shape[0]]
+    flat = functional.linear(padded(hiddens, FEWEST_ROWS), model.code_heads)[: hiddens.shape[0]]
     return flat.float().view(-1, model.codebooks, model.audio_tokens)
 
 
 def padded(rows: Tensor, count: int) -> Tensor:
     """Zeros below the rows, up to a count."""
-    return F.pad(rows, (0, 0, 0, count - rows.shape[0])) if rows.shape[0] < count else rows
+    return functional.pad(rows, (0, 0, 0, count - rows.shape[0])) if rows.shape[0] < count else rows
 
 
 class LaneByLane:
@@ -99,13 +99,14 @@ class LaneByLane:
         self._at = (torch.tensor(lanes), slice(None), torch.tensor(lengths))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attention`; rows beyond the lanes come out as zeros."""
         count = len(self._spans)
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         keys[self._at] = key[:count]
         values[self._at] = value[:count]
         out = query.new_zeros(query.shape)
         for row, lane, span in self._spans:
-            out[row] = F.scaled_dot_product_attention(
+            out[row] = functional.scaled_dot_product_attention(
                 query[row, None, :, None], keys[lane, None, :, :span], values[lane, None, :, :span]
             )[0, :, 0]
         return out.flatten(1)
@@ -120,11 +121,12 @@ class PromptStretch:
         self._mask = torch.arange(self._last, device=cache.keys.device) <= ahead
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attention`; rows beyond the stretch come out as zeros."""
         keys, values = self._cache.keys[layer, self._lane], self._cache.values[layer, self._lane]
         count = self._last - self._first
         keys[:, self._first : self._last] = key[:count].transpose(0, 1)
         values[:, self._first : self._last] = value[:count].transpose(0, 1)
-        out = F.scaled_dot_product_attention(
+        out = functional.scaled_dot_product_attention(
             query[None, :count].transpose(1, 2),
             keys[None, :, : self._last],
             values[None, :, : self._last],
@@ -144,6 +146,6 @@ def stable_rows(model: Model, candidates: Iterable[int] = ROW_BUCKETS) -> tuple[
     good = set(counts)
     for weight in (layer.qkv, layer.out, layer.gate_up, layer.down, model.code_heads):
         rows = torch.randn(counts[-1], weight.shape[1], generator=generator).to(weight)
-        reference = F.linear(rows, weight)
-        good = {n for n in good if torch.equal(F.linear(rows[:n].contiguous(), weight), reference[:n])}
+        reference = functional.linear(rows, weight)
+        good = {n for n in good if torch.equal(functional.linear(rows[:n].contiguous(), weight), reference[:n])}
     return tuple(sorted(good))

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 
-@torch.inference_mode()
 def speech_prompt(chat: Any, text: str, speaker: str, controls: str) -> Tensor:
     """Embeddings as the package makes them for a batch of one.
 
@@ -19,10 +18,11 @@ def speech_prompt(chat: Any, text: str, speaker: str, controls: str) -> Tensor:
     Returns:
         (positions, hidden).
     """
-    codebooks = chat.config.gpt.num_vq
-    decorated = chat.speaker.decorate_code_prompts([text], controls, None, speaker)
-    ids, _, is_text = chat.tokenizer.encode(decorated, codebooks, device=chat.device)
-    embeddings = chat.embed(ids, is_text)
-    chat.speaker.apply(embeddings, speaker, ids, chat.tokenizer.spk_emb_ids, chat.device)
-    rows: Tensor = embeddings[0]
-    return rows
+    with torch.inference_mode():
+        codebooks = chat.config.gpt.num_vq
+        decorated = chat.speaker.decorate_code_prompts([text], controls, None, speaker)
+        ids, _, is_text = chat.tokenizer.encode(decorated, codebooks, device=chat.device)
+        embeddings = chat.embed(ids, is_text)
+        chat.speaker.apply(embeddings, speaker, ids, chat.tokenizer.spk_emb_ids, chat.device)
+        rows: Tensor = embeddings[0]
+        return rows

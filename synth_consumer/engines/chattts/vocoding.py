@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from synth_consumer.engines.protocol import Pcm
 
@@ -26,27 +26,23 @@ class _Frames:
     """One convolution over time, fed in pieces; (1, channels, frames) in and out."""
 
     def __init__(self, convolution: Any) -> None:
-        kernel, dilation = convolution.kernel_size[0], convolution.dilation[0]
+        kernel: int = convolution.kernel_size[0]
+        dilation: int = convolution.dilation[0]
         self._margin = dilation * (kernel - 1) // 2
         self._convolution = convolution
         self._seen: Tensor | None = None
-
-    @property
-    def margin(self) -> int:
-        """Frames that the output lags behind the input."""
-        return self._margin
 
     def feed(self, frames: Tensor, last: bool) -> Tensor:
         pad = (0 if self._seen is not None else self._margin, self._margin if last else 0)
         if self._seen is not None:
             frames = torch.cat([self._seen, frames], -1)
-        frames = F.pad(frames, pad)
+        frames = functional.pad(frames, pad)
         if frames.shape[-1] <= 2 * self._margin:
             self._seen = frames
             return frames.new_empty(1, self._convolution.out_channels, 0)
         self._seen = frames[..., frames.shape[-1] - 2 * self._margin :].clone()
         c = self._convolution
-        return F.conv1d(frames, c.weight, c.bias, dilation=c.dilation, groups=c.groups)
+        return functional.conv1d(frames, c.weight, c.bias, dilation=c.dilation, groups=c.groups)
 
 
 class _Residual:
@@ -93,7 +89,6 @@ class Vocoder:
         self._fed = 0  # frames that came out of the backbone
         self._sent = 0  # samples
 
-    @torch.inference_mode()
     def feed(self, hiddens: Tensor, last: bool) -> Pcm:
         """The samples that can be told now.
 
@@ -104,10 +99,11 @@ class Vocoder:
         Returns:
             Samples right behind those of the call before, not clipped; maybe none.
         """
-        frames = _interleaved(hiddens.float())
-        for step in self._steps:
-            frames = step.feed(frames, last)
-        return self._samples(frames, last)
+        with torch.inference_mode():
+            frames = _interleaved(hiddens.float())
+            for step in self._steps:
+                frames = step.feed(frames, last)
+            return self._samples(frames, last)
 
     def _samples(self, frames: Tensor, last: bool) -> Pcm:
         # The transform is over some earlier frames too, whose samples were incomplete or are its margin.
@@ -125,6 +121,45 @@ class Vocoder:
         keep = max(0, complete // _HOP - _REACH)
         self._spectrum = spectrum[..., keep - first :].clone()
         pcm: Pcm = piece.cpu().numpy().astype(np.float32)
+        return pcm
+
+
+class EarlySound:
+    """The first tokens' sound before their look-ahead is there, joined to the exact sound that follows.
+
+    Its last part differs a little from decoding the whole; how much, only the weights can tell.
+    """
+
+    tokens = 14  # 8 that are heard, 6 of look-ahead
+    _HEARD = 8 * SAMPLES_PER_TOKEN
+    _FADE = 256  # samples, at the end of what is heard
+
+    def __init__(self, chat: Any) -> None:
+        self._vocoder = Vocoder(chat)
+        self._end: Pcm | None = None  # what the exact sound is faded into
+        self._seen = 0  # samples of the exact sound
+
+    def first(self, hiddens: Tensor) -> list[Pcm]:
+        """The sound of the first tokens, once."""
+        if self._end is not None:
+            return []
+        pcm = self._vocoder.feed(hiddens[: self.tokens], last=True)
+        self._end = pcm[self._HEARD - self._FADE : self._HEARD]
+        return [pcm[: self._HEARD - self._FADE]]
+
+    def rest(self, pcm: Pcm) -> Pcm:
+        """The exact sound without what was told already."""
+        if self._end is None:
+            return pcm
+        begin, start = self._HEARD - self._FADE, self._seen
+        self._seen += len(pcm)
+        pcm = pcm[max(0, begin - start) :]
+        at = max(begin, start) - begin  # where in the fade the piece begins
+        count = max(0, min(self._FADE - at, len(pcm)))
+        if count:
+            gain = (np.arange(at, at + count, dtype=np.float32) + 1) / (self._FADE + 1)
+            faded = self._end[at : at + count] * (1 - gain) + pcm[:count] * gain
+            pcm = np.concatenate([faded, pcm[count:]])
         return pcm
 
 
@@ -150,10 +185,3 @@ def _steps(decoder: Any, backbone: Any) -> Iterator[_Frames | _Residual | _Point
     for block in backbone.convnext:
         yield _Residual(block, block.gamma)
     yield _Pointwise(lambda y: backbone.final_layer_norm(y.transpose(1, 2)).transpose(1, 2))
-
-
-@torch.inference_mode()
-def whole(chat: Any, hiddens: Tensor) -> Pcm:
-    """The sound of a whole sentence through the package's own decoder; (tokens, hidden) to samples, not clipped."""
-    wave: Pcm = np.asarray(chat._decode_to_wavs([hiddens.float()], True), np.float32)[0]
-    return wave

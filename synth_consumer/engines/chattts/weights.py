@@ -45,12 +45,12 @@ class Model:
     @property
     def hidden(self) -> int:
         """Width of the model."""
-        return self.norm.shape[0]
+        return int(self.norm.shape[0])
 
     @property
     def positions(self) -> int:
         """Longest sequence, prompt and all."""
-        return self.cos.shape[0]
+        return int(self.cos.shape[0])
 
 
 def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
