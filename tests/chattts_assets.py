@@ -31,13 +31,14 @@ _WORDS = [
 ]
 
 
-def write_assets(folder: Path, flaw: Flaw | None = None, size: Size = "small") -> Path:
+def write_assets(folder: Path, flaw: Flaw | None = None, size: Size = "small", depth: tuple[int, int] = (1, 1)) -> Path:
     """Write `asset/` into the folder.
 
     Args:
         folder: where to.
         flaw: makes the weights misbehave in one way.
         size: of the weights; `full` is that of the published ones.
+        depth: of small ones: layers of the decoder and of the vocoder.
 
     Returns:
         The folder.
@@ -52,13 +53,13 @@ def write_assets(folder: Path, flaw: Flaw | None = None, size: Size = "small") -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20_240_528)
         _write_tokenizer(asset / "tokenizer")
-        overrides = _overrides() if size == "small" else {}
+        overrides = _overrides(*depth) if size == "small" else {}
         (asset / "config.json").write_text(json.dumps(overrides))
         _write_weights(asset, overrides, flaw)
     return folder
 
 
-def _overrides() -> dict[str, Any]:
+def _overrides(decoder: int, vocoder: int) -> dict[str, Any]:
     import numpy as np
     import pybase16384 as b14
 
@@ -74,14 +75,14 @@ def _overrides() -> dict[str, Any]:
             "num_text_tokens": words,
         },
         "embed": {"hidden_size": _HIDDEN, "num_text_tokens": words},
-        "decoder": {"idim": _HIDDEN // 2, "odim": _HIDDEN // 2, **small},
+        "decoder": {"idim": _HIDDEN // 2, "odim": _HIDDEN // 2, **small, "n_layer": decoder},
         "dvae": {
             "encoder": {"idim": 32, "odim": 64, **small},
             "decoder": {"idim": 32, "odim": 32, **small},
             "vq": {"dim": 64},
         },
         "vocos": {
-            "backbone": {"init_args": {"dim": 64, "intermediate_dim": 128, "num_layers": 1}},
+            "backbone": {"init_args": {"dim": 64, "intermediate_dim": 128, "num_layers": vocoder}},
             "head": {"init_args": {"dim": 64}},
         },
         "spk_stat": b14.encode_to_string(stat.tobytes()),

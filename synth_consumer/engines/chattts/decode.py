@@ -24,6 +24,7 @@ from synth_consumer.engines.chattts.forward import (
     stable_rows,
     transform,
 )
+from synth_consumer.engines.chattts.graphs import GraphStep, Recorder, cuda_recorder
 from synth_consumer.engines.chattts.sampling import Sampler, Sampling
 from synth_consumer.engines.chattts.weights import Model
 
@@ -125,7 +126,12 @@ class Decoder:
     """Lanes and their requests."""
 
     def __init__(
-        self, model: Model, lanes: int, positions: int | None = None, prompt_stretch: int = PROMPT_STRETCH
+        self,
+        model: Model,
+        lanes: int,
+        positions: int | None = None,
+        prompt_stretch: int = PROMPT_STRETCH,
+        recorder: Recorder | None = None,
     ) -> None:
         """Make the lanes.
 
@@ -134,6 +140,7 @@ class Decoder:
             lanes: requests held at once.
             positions: of prompt and speech together, of each lane; the model's own bound when None.
             prompt_stretch: positions of a prompt read per step; a request's result depends on it in the last bits.
+            recorder: replay recorded steps; None: CUDA graphs on a GPU, row by row on the CPU.
         """
         self._model = model
         self._positions = min(positions or model.positions, model.positions)
@@ -141,7 +148,13 @@ class Decoder:
         device = model.norm.device
         self._cache = Cache.empty(model, lanes, self._positions)
         self._sampler = Sampler(lanes, model.codebooks, model.audio_tokens, device)
-        self._step: LaneStep = RowStep(model, self._cache, self._sampler)
+        if recorder is None and device.type == "cuda":
+            recorder = cuda_recorder
+        self._step: LaneStep = (
+            RowStep(model, self._cache, self._sampler)
+            if recorder is None
+            else GraphStep(model, self._cache, self._sampler, recorder)
+        )
         self._free = list(range(lanes))
         self._reading: deque[Run] = deque()
         self._running: list[Run] = []
@@ -168,7 +181,8 @@ class Decoder:
             ValueError: the prompt fills the lane.
             IndexError: no lane is free.
         """
-        room = self._positions - prompt.shape[0]
+        # The last position is where recorded steps park lanes.
+        room = self._positions - 1 - prompt.shape[0]
         if room < 1:
             raise ValueError(f"a prompt of {prompt.shape[0]} positions leaves no room in {self._positions}")
         self._free.sort()

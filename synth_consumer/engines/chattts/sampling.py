@@ -41,6 +41,11 @@ class Sampler:
         self._kept = torch.full((lanes,), vocabulary, dtype=torch.long, device=device)
         self._held_open = torch.zeros(lanes, dtype=torch.long, device=device)
 
+    @property
+    def changing(self) -> tuple[Tensor, ...]:
+        """What a choice changes."""
+        return self._recent, self._held_open
+
     def join(self, lane: int, sampling: Sampling) -> None:
         """Make a lane choose by these values; its history is empty."""
         vocabulary = self._noise.shape[-1]
