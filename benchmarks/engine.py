@@ -289,7 +289,8 @@ def table(report: dict[str, Any]) -> str:
     names = {"lanes": "ours", "list_batching": "infer, a list", "one_at_a_time": "infer, one at a time"}
     for part, name in names.items():
         rows += [
-            f"| {name}, round {n} | {one['tokens_per_s']:.1f} | {one['rtf']:.2f} | {one['cpu_s_per_audio_s']:.2f} | {one['peak_mb']:.0f} "
+            f"| {name}, round {n} | {one['tokens_per_s']:.1f} | {one['rtf']:.2f} | {one['cpu_s_per_audio_s']:.2f} "
+            f"| {one['peak_mb']:.0f} "
             f"| {one['load_before']:.1f} | {one['cpu_share']:.0%} |"
             for n, one in enumerate(results[part], 1)
         ]

@@ -1,6 +1,6 @@
 """Lanes that fit a device."""
 
-from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, plan_lanes
+from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
 
 _GB = 2**30
 
@@ -14,14 +14,14 @@ def test_numbers_of_the_published_model() -> None:
 def test_as_many_lanes_as_wanted_or_as_fit() -> None:
     dimensions = Dimensions()
 
-    assert plan_lanes(80 * _GB, 64, dimensions).lanes == 64
-    few = plan_lanes(4 * _GB, 64, dimensions)
-    assert 0 < few.lanes < 64
-    assert few.bytes_used <= 4 * _GB < few.bytes_used + dimensions.lane_bytes()
+    assert lanes_that_fit(80 * _GB, 64, dimensions) == 64
+    few = lanes_that_fit(4 * _GB, 64, dimensions)
+    used = dimensions.weight_bytes + few * dimensions.lane_bytes()
+    assert used <= 4 * _GB < used + dimensions.lane_bytes()
 
 
 def test_no_lane_where_the_weights_alone_are_too_much() -> None:
-    assert plan_lanes(_GB // 2, 8, Dimensions()).lanes == 0
+    assert lanes_that_fit(_GB // 2, 8, Dimensions()) == 0
 
 
 def test_shorter_lanes_cost_less() -> None:

@@ -16,10 +16,11 @@ from synth_consumer.engines.admission import admit
 from synth_consumer.engines.chattts import front
 from synth_consumer.engines.chattts.assets import find_assets
 from synth_consumer.engines.chattts.loading import load_chat
-from synth_consumer.engines.chattts.memory import LANE_POSITIONS
+from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
 from synth_consumer.engines.protocol import (
     AudioProduced,
     EngineEvent,
+    EngineUnavailableError,
     Pcm,
     SpeechEngine,
     SpeechTask,
@@ -38,6 +39,8 @@ _SAMPLE_RATE = 24_000
 _PAUSE_S = {Break.SENTENCE: 0.3, Break.CLAUSE: 0.12, Break.CUT: 0.0}
 # A sentence that fails is tried again with the next seed, so often in all; the same seeds each time.
 _SEEDS = 3
+# Of a device's free memory; the rest is for the vocoder's pieces and for fragmentation.
+_USABLE = 0.9
 # A sentence that still runs is never told as done.
 _UNFINISHED = 0.95
 _NO_MEMORY = (ErrorCode.GPU_OUT_OF_MEMORY, "no memory left on the device")
@@ -221,8 +224,22 @@ class ChatttsEngine:
         weights = importlib.import_module("synth_consumer.engines.chattts.weights")
         decode = importlib.import_module("synth_consumer.engines.chattts.decode")
         model = weights.fuse(self._chat, getattr(torch, _DTYPES[self._settings.precision]))
+        if self._chat.device.type == "cuda":
+            self.lanes = self._lanes_on(self._chat.device, model.norm.element_size())
         decoder: Decoder = decode.Decoder(model, self.lanes, LANE_POSITIONS)
         return decoder
+
+    def _lanes_on(self, device: Any, bytes_per_value: int) -> int:
+        """As many of the lanes as the device's memory holds, now that the weights are there."""
+        dimensions = Dimensions(bytes_per_value=bytes_per_value)
+        free: int = importlib.import_module("torch").cuda.mem_get_info(device)[0]
+        lanes = lanes_that_fit(int(free * _USABLE) + dimensions.weight_bytes, self.lanes, dimensions)
+        if lanes == 0:
+            raise EngineUnavailableError(
+                f"{device} has {free >> 20} MB free, less than one lane of ChatTTS needs "
+                f"({dimensions.lane_bytes() >> 20} MB); free some, or set VOXBUS_SYNTH__CHATTTS__DEVICE=cpu"
+            )
+        return lanes
 
     def _sentences(self, task: SpeechTask) -> list[_Sentence]:
         language: front.Language = "zh" if task.language == "zh" else "en"

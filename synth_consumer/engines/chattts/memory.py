@@ -38,16 +38,13 @@ class Dimensions:
         return positions * self.position_bytes + noise + _WORK_PER_LANE
 
 
-@dataclass(frozen=True, slots=True)
-class LanePlan:
-    """How many lanes fit."""
+def lanes_that_fit(free_bytes: int, wanted: int, dimensions: Dimensions, positions: int = LANE_POSITIONS) -> int:
+    """The most lanes that fit beside the weights, at most as many as wanted; 0 where not even one fits.
 
-    lanes: int
-    bytes_used: int  # weights and lanes in full use
-
-
-def plan_lanes(free_bytes: int, wanted: int, dimensions: Dimensions, positions: int = LANE_POSITIONS) -> LanePlan:
-    """The most lanes that fit beside the weights, at most as many as wanted; none where not even one fits."""
-    lane = dimensions.lane_bytes(positions)
-    lanes = max(0, min(wanted, (free_bytes - dimensions.weight_bytes) // lane))
-    return LanePlan(lanes, dimensions.weight_bytes + lanes * lane)
+    Args:
+        free_bytes: of the device, weights not loaded yet.
+        wanted: lanes.
+        dimensions: of the model.
+        positions: of each lane.
+    """
+    return max(0, min(wanted, (free_bytes - dimensions.weight_bytes) // dimensions.lane_bytes(positions)))
