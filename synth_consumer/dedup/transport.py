@@ -1,12 +1,14 @@
 """Faust on this project's bus: its app from our settings, and corrections to its Kafka consumer.
 
 Read in faust-streaming 0.15.3, `faust/transport/`: a fetch waits 1.5 s, written into the source, which a broker that
-waits it out turns into 1.5 s a hop; a rebalance forgets acknowledged offsets before it commits them, so that every
-joining worker makes all others do their last events again; the check for idle partitions reports healthy ones; and
-where a changelog ends is asked with ListOffsets, which the embedded broker answers too low: rows would stay away.
+waits it out turns into 1.5 s a hop; a poll empties one partition before it looks at the next; a rebalance forgets
+acknowledged offsets before it commits them, so that every joining worker makes all others do their last events again;
+the check for idle partitions reports healthy ones; and where a changelog ends is asked with ListOffsets, which the
+embedded broker answers too low: rows would stay away.
 """
 
 import ssl
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from synth_consumer.dedup.settings import DedupSettings
 from synth_consumer.dedup.tables import ChangelogTable
 
 GROUP = "voxbus.dedup"
+_TOPIC_SHARE = 128  # records of one topic a poll takes
 
 
 class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -33,6 +36,19 @@ class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = self.kafka.fetch_max_wait_ms
         return consumer
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
+    ) -> Any:
+        # An equal share of each topic that has records, instead of aiokafka's first partition until it is empty: ten
+        # thousand waiting requests do not keep the outcomes, or the requests just admitted, from being read.
+        waiting = [tp for tp in list(consumer._fetcher._records) if tp in active_partitions]
+        per_topic = Counter(tp.topic for tp in waiting)
+        taken: dict[Any, Any] = {}
+        for tp in waiting:
+            share = max(1, _TOPIC_SHARE // per_topic[tp.topic])
+            taken |= await super()._fetch_records(consumer, {tp}, timeout=0, max_records=share)
+        return taken or await super()._fetch_records(consumer, active_partitions, timeout, _TOPIC_SHARE)
 
     async def _highwaters(self, partitions: Any) -> dict[Any, int]:
         return dict(await end_offsets(self.kafka, list(partitions)))
@@ -102,7 +118,6 @@ def new_app(kafka: KafkaSettings, dedup: DedupSettings, *, partitions: int, web_
         broker_request_timeout=max(kafka.request_timeout_ms, kafka.session_timeout_ms + 1_000) / 1000,
         broker_commit_interval=dedup.commit_interval_s,
         broker_commit_every=None,
-        broker_max_poll_records=1_000,
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
         producer_linger=kafka.linger_ms / 1000,
@@ -116,8 +131,7 @@ def new_app(kafka: KafkaSettings, dedup: DedupSettings, *, partitions: int, web_
         topic_replication_factor=kafka.replication_factor,
         topic_disable_leader=True,
         stream_wait_empty=True,
-        # Unlike the sources' buffers this one also holds the changelog while tables recover.
-        stream_buffer_maxsize=4_096,
+        stream_buffer_maxsize=1_000,
         web_enabled=False,
         canonical_url=web_url,
         autodiscover=False,

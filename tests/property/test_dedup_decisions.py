@@ -1,7 +1,7 @@
 """Any interleaving of requests, outcomes, ticks, redeliveries and crashes ends every request exactly once."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,6 +24,9 @@ from synth_consumer.dedup.steps import Output, Step, Write
 _FINGERPRINTS = ("a" * 64, "b" * 64)
 _POLICY = Policy(stored_ttl_s=500.0, redrive_after_s=100.0, max_drives=2, progress_fan_out=2)
 _FORMATS = (AudioFormat.WAV, AudioFormat.MP3)
+# How far an event gets before others follow: all done; rows written and messages out, their rows not removed yet;
+# rows written and nothing told yet. A crash then does the event again.
+_HOW_FAR = st.sampled_from(("done", "told", "written"))
 
 
 class Rows:
@@ -82,7 +85,8 @@ class Dedup(RuleBasedStateMachine):
         self.started: Counter[str] = Counter()
         self.orders: list[TranscodeRequested] = []
         self.percents: dict[str, list[int]] = {}
-        self.unfinished: list[Step] = []  # told, their rows not removed yet
+        self.unfinished: list[tuple[Step, list[Output], Callable[[], Step] | None]] = []
+        self.crashes = 0
 
     @initialize()
     def begin(self) -> None:
@@ -94,9 +98,9 @@ class Dedup(RuleBasedStateMachine):
         fingerprint=st.sampled_from(_FINGERPRINTS),
         wanted=st.sampled_from(_FORMATS),
         lives_s=st.sampled_from((50.0, 5_000.0)),
-        lazily=st.booleans(),
+        how_far=_HOW_FAR,
     )
-    def request(self, fingerprint: str, wanted: AudioFormat, lives_s: float, lazily: bool) -> None:
+    def request(self, fingerprint: str, wanted: AudioFormat, lives_s: float, how_far: str) -> None:
         self.number += 1
         request = SynthesisAdmitted(
             request_id=f"r{self.number}",
@@ -108,7 +112,7 @@ class Dedup(RuleBasedStateMachine):
             expires_at=moment(self.now + lives_s),
         )
         self.admitted[request.request_id] = request
-        self._carry(self._admit(request), lazily)
+        self._carry(lambda: self._admit(request), how_far)
 
     @rule(data=st.data())
     def redelivered_while_waiting(self, data: st.DataObject) -> None:
@@ -116,23 +120,23 @@ class Dedup(RuleBasedStateMachine):
         if waiting:
             request = self.admitted[data.draw(st.sampled_from(waiting))]
             before = Counter(self.started)
-            self._carry(self._admit(request), False)
+            self._carry(lambda: self._admit(request), "done")
             assert self.started == before, "a redelivery starts nothing new"
 
-    @rule(data=st.data(), lazily=st.booleans(), formats=st.sampled_from([(), (AudioFormat.WAV,), _FORMATS]))
-    def stored(self, data: st.DataObject, lazily: bool, formats: tuple[AudioFormat, ...]) -> None:
+    @rule(data=st.data(), how_far=_HOW_FAR, formats=st.sampled_from([(), (AudioFormat.WAV,), _FORMATS]))
+    def stored(self, data: st.DataObject, how_far: str, formats: tuple[AudioFormat, ...]) -> None:
         found = [(fingerprint, job) for fingerprint, jobs in self.jobs.items() for job in jobs]
         if found:
             fingerprint, job_id = data.draw(st.sampled_from(found))
-            self._carry(self._store(fingerprint, job_id, formats), lazily)
+            self._carry(lambda: self._store(fingerprint, job_id, formats), how_far)
 
-    @rule(data=st.data(), good=st.booleans(), lazily=st.booleans())
-    def transcoded(self, data: st.DataObject, good: bool, lazily: bool) -> None:
+    @rule(data=st.data(), good=st.booleans(), how_far=_HOW_FAR)
+    def transcoded(self, data: st.DataObject, good: bool, how_far: str) -> None:
         if not self.orders:
             return
         order = data.draw(st.sampled_from(self.orders))
         if good:
-            self._carry(self._store(order.fingerprint, order.job_id, order.formats), lazily)
+            self._carry(lambda: self._store(order.fingerprint, order.job_id, order.formats), how_far)
         else:
             event = SynthesisFailed(
                 fingerprint=order.fingerprint,
@@ -141,19 +145,19 @@ class Dedup(RuleBasedStateMachine):
                 message="",
                 formats=order.formats,
             )
-            self._carry(on_synthesis_failed(self.rows, event, _POLICY, now=self.now), lazily)
+            self._carry(lambda: on_synthesis_failed(self.rows, event, _POLICY, now=self.now), how_far)
 
     @rule(
         data=st.data(),
         code=st.sampled_from((ErrorCode.ENGINE_CRASHED, ErrorCode.DEADLINE_EXCEEDED)),
-        lazily=st.booleans(),
+        how_far=_HOW_FAR,
     )
-    def failed(self, data: st.DataObject, code: ErrorCode, lazily: bool) -> None:
+    def failed(self, data: st.DataObject, code: ErrorCode, how_far: str) -> None:
         found = [(fingerprint, job) for fingerprint, jobs in self.jobs.items() for job in jobs]
         if found:
             fingerprint, job_id = data.draw(st.sampled_from(found))
             event = SynthesisFailed(fingerprint=fingerprint, job_id=job_id, code=code, message="")
-            self._carry(on_synthesis_failed(self.rows, event, _POLICY, now=self.now), lazily)
+            self._carry(lambda: on_synthesis_failed(self.rows, event, _POLICY, now=self.now), how_far)
 
     @rule(data=st.data(), percent=st.integers(10, 90))
     def progressed(self, data: st.DataObject, percent: int) -> None:
@@ -161,41 +165,57 @@ class Dedup(RuleBasedStateMachine):
         if found:
             fingerprint, job_id = data.draw(st.sampled_from(found))
             event = StageProgress(fingerprint=fingerprint, job_id=job_id, state=State.SYNTHESIZING, percent=percent)
-            self._carry(on_progress(self.rows, event, _POLICY, now=self.now), False)
+            self._carry(lambda: on_progress(self.rows, event, _POLICY, now=self.now), "done")
 
-    @rule(passed_s=st.sampled_from((10.0, 60.0, 600.0, 6_000.0)), lazily=st.booleans())
-    def tick(self, passed_s: float, lazily: bool) -> None:
+    @rule(passed_s=st.sampled_from((10.0, 60.0, 600.0, 6_000.0)), how_far=_HOW_FAR)
+    def tick(self, passed_s: float, how_far: str) -> None:
         self.now += passed_s
         for key, waiter in list(self.rows.rows.items()):
             if key not in self.rows.ending and (step := on_waiter_due(waiter, now=self.now)):
-                self._carry(step, lazily)
+                self._carry(lambda step=step: step, how_far, again=False)
         for row in list(self.rows.syntheses.values()):
             if step := on_synthesis_due(self.rows, row, _POLICY, now=self.now):
-                self._carry(step, lazily)
+                self._carry(lambda step=step: step, how_far, again=False)
 
     @rule()
     def confirmed(self) -> None:
         """The bus has confirmed what was told: rows go."""
-        for step in self.unfinished:
+        unfinished, self.unfinished = self.unfinished, []
+        for step, untold, _ in unfinished:
+            for output in untold:
+                self._see(output)
             self.rows.remove(step)
-        self.unfinished.clear()
+
+    @rule()
+    def crash(self) -> None:
+        """Killed: rows are as they were written, and events that were not acknowledged come again, in their order."""
+        unfinished, self.unfinished = self.unfinished, []
+        self.rows.ending.clear()
+        self.crashes += 1
+        for _, _, again in unfinished:
+            if again is not None:
+                self._carry(again, "done")
+        self.tick(0.0, "done")  # what a tick began comes up again, for the agenda is made anew
 
     # ---------------------------------------------------------------------------------------------- what holds
 
     @invariant()
     def nobody_ends_twice(self) -> None:
-        assert all(len(ends) == 1 for ends in self.ends.values())
+        for ends in self.ends.values():
+            assert len(set(ends)) == 1, "one end, told again at most"
+            assert len(ends) <= 1 + self.crashes
 
     @invariant()
     def everybody_waits_or_has_ended(self) -> None:
         waiting = {row.request_id for row in self.rows.rows.values()}
-        assert waiting | set(self.ends) == set(self.admitted)
+        if not any(untold for _, untold, _ in self.unfinished):
+            assert waiting | set(self.ends) == set(self.admitted)
 
     @invariant()
     def whoever_waits_is_waited_for(self) -> None:
         """No waiter without a synthesis that is under way or has its format ordered."""
         for key, waiter in self.rows.rows.items():
-            if key in self.rows.ending:
+            if key in self.rows.ending or waiter.expires_at <= self.now:
                 continue
             row = self.rows.syntheses.get(waiter.fingerprint)
             assert row is not None
@@ -203,9 +223,13 @@ class Dedup(RuleBasedStateMachine):
 
     @invariant()
     def one_job_in_flight(self) -> None:
+        if any(untold for _, untold, _ in self.unfinished):
+            return
         for fingerprint, row in self.rows.syntheses.items():
             if row.state == "pending":
-                assert set(self.jobs[fingerprint]) >= {row.job_id}
+                assert row.job_id in self.jobs[fingerprint]
+                theirs = {waiter.job_id for waiter in self.rows.waiters(fingerprint)}
+                assert theirs <= {row.job_id}
 
     @invariant()
     def percent_never_falls(self) -> None:
@@ -216,7 +240,7 @@ class Dedup(RuleBasedStateMachine):
         self.confirmed()
         # Time passes, nobody answers: still everybody ends.
         for _ in range(12):
-            self.tick(6_000.0, False)
+            self.tick(6_000.0, "done")
         assert set(self.ends) == set(self.admitted)
         assert not self.rows.rows
 
@@ -238,12 +262,18 @@ class Dedup(RuleBasedStateMachine):
         )
         return on_rendition_stored(self.rows, event, _POLICY, now=self.now, ref=f"{self.number}-{self.now}-{job_id}")
 
-    def _carry(self, step: Step, lazily: bool) -> None:
-        for output in self.rows.begin(step):
-            self._see(output)
-        self.unfinished.append(step)
-        if not lazily:
-            self.confirmed()
+    def _carry(self, decide: Callable[[], Step], how_far: str, *, again: bool = True) -> None:
+        step = decide()
+        outputs = self.rows.begin(step)
+        if how_far != "written":
+            for output in outputs:
+                self._see(output)
+            outputs = []
+        self.unfinished.append((step, outputs, decide if again else None))
+        if how_far == "done":
+            # Only this one: those before it may still hang.
+            self.unfinished.pop()
+            self.rows.remove(step)
 
     def _see(self, output: Output) -> None:
         value = output.message.value
