@@ -71,7 +71,7 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
         embed = chat.embed
         return Model(
             layers=tuple(_layer(layer, dtype) for layer in llama.layers),
-            norm=llama.norm.weight.detach().to(dtype),
+            norm=_own(llama.norm, dtype),
             eps=config.rms_norm_eps,
             heads=config.num_attention_heads,
             head_dim=head_dim,
@@ -86,13 +86,20 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
 def _layer(layer: Any, dtype: torch.dtype) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
-        norm_attention=layer.input_layernorm.weight.detach().to(dtype),
+        norm_attention=_own(layer.input_layernorm, dtype),
         qkv=_joined([attention.q_proj, attention.k_proj, attention.v_proj]).to(dtype),
-        out=attention.o_proj.weight.detach().to(dtype),
-        norm_mlp=layer.post_attention_layernorm.weight.detach().to(dtype),
+        out=_own(attention.o_proj, dtype),
+        norm_mlp=_own(layer.post_attention_layernorm, dtype),
         gate_up=_joined([mlp.gate_proj, mlp.up_proj]).to(dtype),
-        down=mlp.down_proj.weight.detach().to(dtype),
+        down=_own(mlp.down_proj, dtype),
     )
+
+
+def _own(part: Any, dtype: torch.dtype) -> Tensor:
+    # A weight as loaded is a stretch of the mapped file, which stays in memory as long as one of them is in use.
+    part.weight = torch.nn.Parameter(part.weight.detach().clone(), requires_grad=False)
+    owned: Tensor = part.weight.detach().to(dtype)
+    return owned
 
 
 def _joined(parts: list[Any]) -> Tensor:
