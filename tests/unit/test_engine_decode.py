@@ -90,13 +90,6 @@ def test_a_result_is_the_same_to_the_bit_whatever_the_other_lanes_do(
         assert torch.equal(run.waiting(), solo[n].waiting())
 
 
-def test_the_package_still_speaks_the_same_beside_the_fused_weights(chat: Any, model: Any, speaker: str) -> None:
-    first = chat.gpt.gpt.layers[0]
-
-    assert first.self_attn.q_proj.weight.data_ptr() == model.layers[0].qkv.data_ptr()
-    assert theirs(chat, LINES[0], speaker)[0]
-
-
 def test_a_prompt_in_stretches_says_the_same(chat: Any, make: Callable[..., Any], speaker: str) -> None:
     long = LINES[4]
     whole, parts = make(1, prompt_stretch=512), make(1, prompt_stretch=16)

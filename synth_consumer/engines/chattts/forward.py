@@ -59,13 +59,13 @@ def transform(model: Model, rows: Tensor, positions: Tensor, attend: Attention) 
     half = model.head_dim // 2
     for index, layer in enumerate(model.layers):
         normed = _norm(rows, layer.norm_attention, model.eps)
-        qkv = functional.linear(normed, layer.qkv).view(count, 3, model.heads, model.head_dim)
+        qkv = layer.qkv(normed).view(count, 3, model.heads, model.head_dim)
         turned = qkv[:, :2]
         turned = turned * cos + torch.cat([-turned[..., half:], turned[..., :half]], -1) * sin
-        rows = rows + functional.linear(attend(index, turned[:, 0], turned[:, 1], qkv[:, 2]), layer.out)
+        rows = rows + layer.out(attend(index, turned[:, 0], turned[:, 1], qkv[:, 2]))
         normed = _norm(rows, layer.norm_mlp, model.eps)
-        gate, up = functional.linear(normed, layer.gate_up).chunk(2, -1)
-        rows = rows + functional.linear(functional.silu(gate) * up, layer.down)
+        gate, up = layer.gate_up(normed).chunk(2, -1)
+        rows = rows + layer.down(functional.silu(gate) * up)
     return _norm(rows, model.norm, model.eps)
 
 
@@ -81,7 +81,7 @@ def embedded(model: Model, tokens: Tensor) -> Tensor:
 
 def logits(model: Model, hiddens: Tensor) -> Tensor:
     """(rows, hidden) to (rows, codebooks, audio tokens), float32."""
-    flat = functional.linear(padded(hiddens, FEWEST_ROWS), model.code_heads)[: hiddens.shape[0]]
+    flat = model.code_heads(padded(hiddens, FEWEST_ROWS))[: hiddens.shape[0]]
     return flat.float().view(-1, model.codebooks, model.audio_tokens)
 
 
@@ -144,8 +144,8 @@ def stable_rows(model: Model, candidates: Iterable[int] = ROW_BUCKETS) -> tuple[
     layer = model.layers[0]
     generator = torch.Generator().manual_seed(1)
     good = set(counts)
-    for weight in (layer.qkv, layer.out, layer.gate_up, layer.down, model.code_heads):
-        rows = torch.randn(counts[-1], weight.shape[1], generator=generator).to(weight)
-        reference = functional.linear(rows, weight)
-        good = {n for n in good if torch.equal(functional.linear(rows[:n].contiguous(), weight), reference[:n])}
+    for product in (layer.qkv, layer.out, layer.gate_up, layer.down, model.code_heads):
+        rows = torch.randn(counts[-1], product.width, generator=generator).to(product.like)
+        reference = product(rows)
+        good = {n for n in good if torch.equal(product(rows[:n].contiguous()), reference[:n])}
     return tuple(sorted(good))

@@ -1,6 +1,6 @@
 """The language model's weights, laid out for the decode loop: few large products in place of many small ones.
 
-The package's own modules keep working: their weights become views into the fused ones, so nothing is held twice.
+The package's own modules keep working for the text refinement; their weights stay in the mapped file.
 """
 
 from dataclasses import dataclass
@@ -8,18 +8,44 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+# Rows that the packed layout is best at.
+_PACKED_FOR = 16
+
+
+class Product:
+    """Rows times a matrix (out, in).
+
+    On the CPU in float32 the matrix is laid out for oneDNN, which multiplies 4 to 16 rows twice as fast as the plain
+    layout (measured on AVX-512) and gives a row the same bits at more counts of rows.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.width = int(weight.shape[1])
+        self.like = weight[:1, :1].clone()
+        packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR) if packs else None
+        self._weight = None if packs else weight
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(rows, in) to (rows, out)."""
+        if self._packed is None:
+            return functional.linear(rows, self._weight)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
+        return product
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One transformer layer; matrices are (out, in)."""
+    """One transformer layer."""
 
     norm_attention: Tensor
-    qkv: Tensor
-    out: Tensor
+    qkv: Product
+    out: Product
     norm_mlp: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Product
+    down: Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +60,7 @@ class Model:
     cos: Tensor  # (positions, head_dim)
     sin: Tensor
     code_embeddings: tuple[Tensor, ...]  # one (audio tokens, hidden) per codebook
-    code_heads: Tensor  # (codebooks * audio tokens, hidden), weight norm folded in
+    code_heads: Product  # (codebooks * audio tokens, hidden), weight norm folded in
     audio_tokens: int
 
     @property
@@ -57,7 +83,7 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
     """The model of a loaded `ChatTTS.Chat`.
 
     Args:
-        chat: loaded; its llama is changed in place to share the fused weights.
+        chat: loaded; not changed.
         dtype: float32 is exact; anything else is a copy and an approximation.
     """
     with torch.no_grad():
@@ -71,14 +97,14 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
         embed = chat.embed
         return Model(
             layers=tuple(_layer(layer, dtype) for layer in llama.layers),
-            norm=_own(llama.norm, dtype),
+            norm=llama.norm.weight.detach().to(dtype),
             eps=config.rms_norm_eps,
             heads=config.num_attention_heads,
             head_dim=head_dim,
             cos=cos[0].to(dtype),
             sin=sin[0].to(dtype),
             code_embeddings=tuple(part.weight.detach().to(dtype) for part in embed.emb_code),
-            code_heads=torch.cat([head.weight.detach() for head in embed.head_code]).to(dtype),
+            code_heads=Product(torch.cat([head.weight.detach() for head in embed.head_code]).to(dtype)),
             audio_tokens=embed.num_audio_tokens,
         )
 
@@ -86,27 +112,16 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
 def _layer(layer: Any, dtype: torch.dtype) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
-        norm_attention=_own(layer.input_layernorm, dtype),
-        qkv=_joined([attention.q_proj, attention.k_proj, attention.v_proj]).to(dtype),
-        out=_own(attention.o_proj, dtype),
-        norm_mlp=_own(layer.post_attention_layernorm, dtype),
-        gate_up=_joined([mlp.gate_proj, mlp.up_proj]).to(dtype),
-        down=_own(mlp.down_proj, dtype),
+        norm_attention=layer.input_layernorm.weight.detach().to(dtype),
+        qkv=_joined([attention.q_proj, attention.k_proj, attention.v_proj], dtype),
+        out=_joined([attention.o_proj], dtype),
+        norm_mlp=layer.post_attention_layernorm.weight.detach().to(dtype),
+        gate_up=_joined([mlp.gate_proj, mlp.up_proj], dtype),
+        down=_joined([mlp.down_proj], dtype),
     )
 
 
-def _own(part: Any, dtype: torch.dtype) -> Tensor:
-    # A weight as loaded is a stretch of the mapped file, which stays in memory as long as one of them is in use.
-    part.weight = torch.nn.Parameter(part.weight.detach().clone(), requires_grad=False)
-    owned: Tensor = part.weight.detach().to(dtype)
-    return owned
-
-
-def _joined(parts: list[Any]) -> Tensor:
+def _joined(parts: list[Any], dtype: torch.dtype) -> Product:
     if any(part.bias is not None for part in parts):
         raise ValueError("projections with a bias are not supported")
-    joined = torch.cat([part.weight.detach() for part in parts])
-    views = joined.split([part.weight.shape[0] for part in parts])
-    for part, view in zip(parts, views, strict=True):
-        part.weight = torch.nn.Parameter(view, requires_grad=False)
-    return joined
+    return Product(torch.cat([part.weight.detach() for part in parts]).to(dtype))
