@@ -1,10 +1,14 @@
-"""Small random weights in the layout of the ChatTTS package: 14 MB of noise that its own code loads and speaks."""
+"""Random weights in the layout of the ChatTTS package: noise that its own code loads and speaks.
+
+Small ones (14 MB) for tests; as large as the published ones (1.2 GB) for benchmarks, as cost does not depend on values.
+"""
 
 import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
+Size = Literal["small", "full"]
 Flaw = Literal["ends-at-once", "never-ends", "nan", "silent"]
 
 _HIDDEN = 64
@@ -27,12 +31,14 @@ _WORDS = [
 ]
 
 
-def write_assets(folder: Path, flaw: Flaw | None = None) -> Path:
+def write_assets(folder: Path, flaw: Flaw | None = None, size: Size = "small", depth: tuple[int, int] = (1, 1)) -> Path:
     """Write `asset/` into the folder.
 
     Args:
         folder: where to.
         flaw: makes the weights misbehave in one way.
+        size: of the weights; `full` is that of the published ones.
+        depth: of small ones: layers of the decoder and of the vocoder.
 
     Returns:
         The folder.
@@ -47,13 +53,13 @@ def write_assets(folder: Path, flaw: Flaw | None = None) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20_240_528)
         _write_tokenizer(asset / "tokenizer")
-        overrides = _overrides()
+        overrides = _overrides(*depth) if size == "small" else {}
         (asset / "config.json").write_text(json.dumps(overrides))
         _write_weights(asset, overrides, flaw)
     return folder
 
 
-def _overrides() -> dict[str, Any]:
+def _overrides(decoder: int, vocoder: int) -> dict[str, Any]:
     import numpy as np
     import pybase16384 as b14
 
@@ -69,14 +75,14 @@ def _overrides() -> dict[str, Any]:
             "num_text_tokens": words,
         },
         "embed": {"hidden_size": _HIDDEN, "num_text_tokens": words},
-        "decoder": {"idim": _HIDDEN // 2, "odim": _HIDDEN // 2, **small},
+        "decoder": {"idim": _HIDDEN // 2, "odim": _HIDDEN // 2, **small, "n_layer": decoder},
         "dvae": {
             "encoder": {"idim": 32, "odim": 64, **small},
             "decoder": {"idim": 32, "odim": 32, **small},
             "vq": {"dim": 64},
         },
         "vocos": {
-            "backbone": {"init_args": {"dim": 64, "intermediate_dim": 128, "num_layers": 1}},
+            "backbone": {"init_args": {"dim": 64, "intermediate_dim": 128, "num_layers": vocoder}},
             "head": {"init_args": {"dim": 64}},
         },
         "spk_stat": b14.encode_to_string(stat.tobytes()),
@@ -97,6 +103,7 @@ def _write_tokenizer(folder: Path) -> None:
 def _write_weights(asset: Path, overrides: dict[str, Any], flaw: Flaw | None) -> None:
     from dataclasses import asdict
 
+    import torch
     from ChatTTS.config import Config
     from ChatTTS.model import DVAE, Embed
     from safetensors.torch import save_file
@@ -108,7 +115,9 @@ def _write_weights(asset: Path, overrides: dict[str, Any], flaw: Flaw | None) ->
 
     config = deepcopy(Config())
     override(config, overrides)
-    embed = Embed(_HIDDEN, config.embed.num_audio_tokens, config.embed.num_text_tokens, config.embed.num_vq)
+    embed = Embed(
+        config.gpt.hidden_size, config.embed.num_audio_tokens, config.embed.num_text_tokens, config.embed.num_vq
+    )
     vocos = Vocos(
         *(
             instantiate_class(args=(), init=asdict(part))
@@ -119,15 +128,23 @@ def _write_weights(asset: Path, overrides: dict[str, Any], flaw: Flaw | None) ->
     dvae = DVAE(
         asdict(config.dvae.decoder), asdict(config.dvae.encoder), asdict(config.dvae.vq), config.dvae.decoder.idim
     )
+    decoder = DVAE(asdict(config.decoder), dim=config.decoder.idim)
+    with torch.no_grad():
+        # As trained, blocks say something; as initialised, a millionth.
+        for block in decoder.decoder.decoder_block:
+            block.weight.fill_(0.3)
     modules = {
         "Embed": embed,
         "Vocos": vocos,
         "DVAE": dvae,
-        "Decoder": DVAE(asdict(config.decoder), dim=config.decoder.idim),
+        "Decoder": decoder,
     }
     for name, module in modules.items():
         save_file({k: v.contiguous() for k, v in module.state_dict().items()}, asset / f"{name}.safetensors")
-    llama = LlamaModel(LlamaConfig(vocab_size=config.gpt.num_text_tokens, **overrides["gpt"]))
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings")
+    shape = {name: getattr(config.gpt, name) for name in names}
+    # The package drops the llama's own table of embeddings, so it may be of any size.
+    llama = LlamaModel(LlamaConfig(vocab_size=8, **shape))
     llama.save_pretrained(asset / "gpt")
 
 

@@ -11,13 +11,14 @@ The rules, when nothing is set by hand:
 
 from dataclasses import dataclass, field
 
+from synth_consumer.engines.chattts.memory import Dimensions
 from synth_consumer.worker.devices import Gpu, Inventory
 from synth_consumer.worker.settings import SynthSettings
 
 # ChatTTS, measured: 1.12 GB of weights in fp32 and about as much of CUDA context and libraries; rounded up.
 _MODEL_MB = 3_000
-# KV cache: 123 kB a token in fp32, 2,048 tokens a sentence at most, and the decoder's work memory.
-_LANE_MB = 300
+# KV cache, 123 kB a position in fp32, and work memory.
+_LANE_MB = -(-Dimensions().lane_bytes() // 2**20)
 # Fragmentation, other processes.
 _USABLE = 0.9
 _MOST_SLOTS_PER_GPU = 4

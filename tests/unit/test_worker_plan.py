@@ -30,14 +30,14 @@ def test_half_of_the_cores_become_slots(cores: int, slots: int) -> None:
 def test_each_device_holds_what_its_memory_does() -> None:
     plan = plan_slots(_CHATTTS, Inventory(16, (_H200, _T4)))
     by_device = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in plan.slots]
-    assert by_device == ["GPU-aaa"] * 4 + ["GPU-bbb"] * 3
-    assert {slot.lanes for slot in plan.slots} == {4}
+    assert by_device == ["GPU-aaa"] * 4 + ["GPU-bbb"] * 2
+    assert {slot.lanes for slot in plan.slots} == {8}
 
 
 def test_lanes_shrink_to_a_small_device_and_a_tiny_one_is_left_out() -> None:
     small, tiny = Gpu(0, "s", "small", 5_000), Gpu(1, "t", "tiny", 2_000)
     plan = plan_slots(SynthSettings(engine="chattts", lanes=32), Inventory(4, (small, tiny)))
-    assert [(slot.device, slot.lanes) for slot in plan.slots] == [("cuda:0 small", 5)]
+    assert [(slot.device, slot.lanes) for slot in plan.slots] == [("cuda:0 small", 4)]
     nothing = plan_slots(_CHATTTS, Inventory(4, (tiny,)))
     assert nothing.slots == ()
     assert "tiny" in nothing.reason

@@ -1,11 +1,11 @@
-"""ChatTTS behind the `SpeechEngine` protocol: lanes take turns, some tokens each; sound comes sentence by sentence."""
+"""ChatTTS behind the `SpeechEngine` protocol: a lane for each take, a token of all per step, sound while it runs."""
 
 import importlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from synth_consumer.engines.admission import admit
 from synth_consumer.engines.chattts import front
 from synth_consumer.engines.chattts.assets import find_assets
 from synth_consumer.engines.chattts.loading import load_chat
-from synth_consumer.engines.chattts.speaking import BadAudioError, SentenceRun, Spoken, refined
+from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
 from synth_consumer.engines.protocol import (
     AudioProduced,
     EngineEvent,
+    EngineUnavailableError,
     Pcm,
     SpeechEngine,
     SpeechTask,
@@ -30,10 +31,20 @@ from synth_consumer.engines.protocol import (
 from synth_consumer.engines.sentences import Break, split_sentences, spoken_seconds
 from synth_consumer.engines.settings import ChatttsSettings, EnginesSettings
 
+if TYPE_CHECKING:
+    from synth_consumer.engines.chattts.decode import Decoder
+    from synth_consumer.engines.chattts.speaking import SentenceRun, Spoken
+
 _SAMPLE_RATE = 24_000
 _PAUSE_S = {Break.SENTENCE: 0.3, Break.CLAUSE: 0.12, Break.CUT: 0.0}
 # A sentence that fails is tried again with the next seed, so often in all; the same seeds each time.
 _SEEDS = 3
+# Of a device's free memory; the rest is for the vocoder's pieces and for fragmentation.
+_USABLE = 0.9
+# A sentence that still runs is never told as done.
+_UNFINISHED = 0.95
+_NO_MEMORY = (ErrorCode.GPU_OUT_OF_MEMORY, "no memory left on the device")
+_DTYPES = {"exact": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +54,13 @@ class _Sentence:
     pause_s: float
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Lane:
     task: SpeechTask
     sentences: deque[_Sentence]
     total_s: float
-    left_s: float
-    run: SentenceRun | None = None
+    progress: float = 0.0
+    run: "SentenceRun | None" = None
     tries: int = 0
     truncated: bool = False
 
@@ -67,7 +78,8 @@ class ChatttsEngine:
         self._catalogue = catalogue
         self._chat: Any = None
         self._speakers: dict[str, str] = {}
-        self._turns: deque[_Lane] = deque()
+        self._decoder: Decoder | None = None
+        self._held: list[_Lane] = []  # oldest first
 
     def load(self) -> None:
         """Check the weights' files, import the package, load both.
@@ -77,19 +89,21 @@ class ChatttsEngine:
         """
         assets = find_assets(self._settings.assets)
         self._chat = load_chat(assets, self._settings.device, self._settings.threads)
+        self._decoder = self._make_decoder()
         self._speakers = {
             name: _speaker(self._chat, voice.engine_params[self.name])
             for name, voice in self._catalogue.voices.items()
             if self.name in voice.engine_params
         }
-        self.revision = f"{version('chattts')}-{assets.digest}"
+        precision = "" if self._settings.precision == "exact" else f"-{self._settings.precision}"
+        self.revision = f"{version('chattts')}-{assets.digest}{precision}"
 
     def warm_up(self) -> None:
         """Speak one word; the first sentence pays for the number grammar and the package's compiled normaliser."""
         voice = next(iter(self._speakers))
         for language, dialect, text in (("zh", "mandarin", "1。"), ("en", "english", "1.")):
             self.join(SpeechTask("warm-up", text, language, dialect, voice, seed=1))
-            while self._turns:
+            while self._held:
                 self.step()
 
     def join(self, task: SpeechTask) -> None:
@@ -99,72 +113,133 @@ class ChatttsEngine:
         if not sentences:
             raise TaskRefusedError(ErrorCode.TEXT_NOT_SPEAKABLE, "ChatTTS knows no sound for this text")
         total_s = sum(sentence.seconds for sentence in sentences)
-        self._turns.append(_Lane(task, sentences, total_s, total_s))
+        self._held.append(_Lane(task, sentences, total_s))
 
     def step(self) -> Sequence[EngineEvent]:
-        """Some tokens for the lane whose turn it is."""
-        if not self._turns:
-            return []
-        lane = self._turns.popleft()
+        """One token for every lane; a stretch of a prompt for one that begins; the sound that this made ready."""
+        events: list[EngineEvent] = []
+        for lane in [lane for lane in self._held if lane.run is None]:
+            events += self._guarded(lane, self._begin)
+        if not self._decoder or self._decoder.idle:
+            return events
         try:
-            spoken = self._advance(lane)
-        except BadAudioError as error:
+            advanced = self._decoder.step()
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            # Nothing was noted of a step that failed, so the others simply take it again without the newest.
+            return [*events, *self._end(self._held[-1], *_NO_MEMORY)]
+        for lane in [lane for lane in self._held if lane.run is not None and lane.run.run in advanced]:
+            events += self._guarded(lane, self._speak)
+        return events
+
+    def cancel(self, take_id: str) -> None:
+        """Free the lane and its cache."""
+        for lane in [lane for lane in self._held if lane.task.take_id == take_id]:
+            self._let_go(lane)
+
+    def close(self) -> None:
+        """Let go of the lanes and the weights."""
+        for lane in list(self._held):
+            self._let_go(lane)
+        self._decoder = self._chat = None
+
+    def _guarded(self, lane: _Lane, work: Callable[[_Lane], list[EngineEvent]]) -> list[EngineEvent]:
+        """Do the work; what goes wrong with this lane ends this lane's try only."""
+        speaking = importlib.import_module("synth_consumer.engines.chattts.speaking")
+        try:
+            return work(lane)
+        except speaking.BadAudioError as error:
             return self._try_again(lane, str(error))
         except Exception as error:
             if not _out_of_memory(error):
                 raise
-            lane.run = None
-            importlib.import_module("torch").cuda.empty_cache()
-            return [TakeFailed(lane.task.take_id, ErrorCode.GPU_OUT_OF_MEMORY, "no memory left on the device")]
-        return self._events(lane, spoken)
+            return self._end(lane, *_NO_MEMORY)
 
-    def cancel(self, take_id: str) -> None:
-        """Free the lane and its cache."""
-        for lane in self._turns:
-            if lane.task.take_id == take_id and lane.run is not None:
-                lane.run.close()
-        self._turns = deque(lane for lane in self._turns if lane.task.take_id != take_id)
+    def _begin(self, lane: _Lane) -> list[EngineEvent]:
+        speaking = importlib.import_module("synth_consumer.engines.chattts.speaking")
+        sentence, task = lane.sentences[0], lane.task
+        text = sentence.text
+        if task.oral or task.laugh or task.break_:
+            text = speaking.refined(self._chat, text, task)
+        lane.run = speaking.begin(
+            self._chat,
+            self._decoder,
+            text,
+            task,
+            self._speakers[task.voice],
+            sentence.seconds,
+            task.seed + lane.tries,
+            self._settings.early_sound,
+        )
+        return []
 
-    def close(self) -> None:
-        """Let go of the lanes and the weights."""
-        for lane in self._turns:
-            if lane.run is not None:
-                lane.run.close()
-        self._turns.clear()
-        self._chat = None
+    def _speak(self, lane: _Lane) -> list[EngineEvent]:
+        assert lane.run is not None
+        spoken = lane.run.advance()
+        return self._told(lane, spoken) if spoken is not None else []
 
-    def _advance(self, lane: _Lane) -> Spoken | None:
-        if lane.run is None:
-            sentence, task = lane.sentences[0], lane.task
-            text = refined(self._chat, sentence.text, task) if task.oral or task.laugh or task.break_ else sentence.text
-            seed = task.seed + lane.tries
-            lane.run = SentenceRun(self._chat, text, task, self._speakers[task.voice], sentence.seconds, seed)
-        return lane.run.advance()
+    def _told(self, lane: _Lane, spoken: "Spoken") -> list[EngineEvent]:
+        assert lane.run is not None
+        sentence, pcm = lane.sentences[0], spoken.pcm
+        share = 1.0 if spoken.done else lane.run.share * _UNFINISHED
+        if spoken.done:
+            pcm = np.concatenate([pcm, np.zeros(round(sentence.pause_s * _SAMPLE_RATE), np.float32)])
+            lane.sentences.popleft()
+            lane.run, lane.tries = None, 0
+            lane.truncated |= spoken.truncated
+        left_s = sum(rest.seconds for rest in lane.sentences) + (0.0 if spoken.done else sentence.seconds * (1 - share))
+        before, lane.progress = lane.progress, max(lane.progress, 1 - left_s / lane.total_s)
+        events = _blocks(lane.task.take_id, pcm, before, lane.progress)
+        if not lane.sentences:
+            self._held.remove(lane)
+            events.append(TakeFinished(lane.task.take_id, lane.truncated))
+        return events
 
-    def _try_again(self, lane: _Lane, reason: str) -> Sequence[EngineEvent]:
+    def _try_again(self, lane: _Lane, reason: str) -> list[EngineEvent]:
+        if lane.run is not None and lane.run.heard:
+            # Sound that went out cannot be taken back.
+            return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, after some of it was told")
+        if lane.run is not None:
+            lane.run.close()
         lane.run = None
         lane.tries += 1
         if lane.tries >= _SEEDS:
-            return [TakeFailed(lane.task.take_id, ErrorCode.BAD_AUDIO, f"{reason}, with {_SEEDS} seeds")]
-        self._turns.append(lane)
+            return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, with {_SEEDS} seeds")
         return []
 
-    def _events(self, lane: _Lane, spoken: Spoken | None) -> Sequence[EngineEvent]:
-        if spoken is None:
-            self._turns.append(lane)
-            return []
-        sentence = lane.sentences.popleft()
-        lane.run, lane.tries = None, 0
-        lane.truncated |= spoken.truncated
-        before = 1 - lane.left_s / lane.total_s
-        lane.left_s = sum(rest.seconds for rest in lane.sentences)
-        after = 1 - lane.left_s / lane.total_s
-        pause = np.zeros(round(sentence.pause_s * _SAMPLE_RATE), np.float32)
-        events = _blocks(lane.task.take_id, np.concatenate([spoken.pcm, pause]), before, after)
-        if lane.sentences:
-            self._turns.append(lane)
-            return events
-        return [*events, TakeFinished(lane.task.take_id, lane.truncated)]
+    def _end(self, lane: _Lane, code: ErrorCode, message: str) -> list[EngineEvent]:
+        self._let_go(lane)
+        if code is ErrorCode.GPU_OUT_OF_MEMORY:
+            importlib.import_module("torch").cuda.empty_cache()
+        return [TakeFailed(lane.task.take_id, code, message)]
+
+    def _let_go(self, lane: _Lane) -> None:
+        if lane.run is not None:
+            lane.run.close()
+        self._held.remove(lane)
+
+    def _make_decoder(self) -> "Decoder":
+        torch = importlib.import_module("torch")
+        weights = importlib.import_module("synth_consumer.engines.chattts.weights")
+        decode = importlib.import_module("synth_consumer.engines.chattts.decode")
+        model = weights.fuse(self._chat, getattr(torch, _DTYPES[self._settings.precision]))
+        if self._chat.device.type == "cuda":
+            self.lanes = self._lanes_on(self._chat.device, model.norm.element_size())
+        decoder: Decoder = decode.Decoder(model, self.lanes, LANE_POSITIONS)
+        return decoder
+
+    def _lanes_on(self, device: Any, bytes_per_value: int) -> int:
+        """As many of the lanes as the device's memory holds, now that the weights are there."""
+        dimensions = Dimensions(bytes_per_value=bytes_per_value)
+        free: int = importlib.import_module("torch").cuda.mem_get_info(device)[0]
+        lanes = lanes_that_fit(int(free * _USABLE) + dimensions.weight_bytes, self.lanes, dimensions)
+        if lanes == 0:
+            raise EngineUnavailableError(
+                f"{device} has {free >> 20} MB free, less than one lane of ChatTTS needs "
+                f"({dimensions.lane_bytes() >> 20} MB); free some, or set VOXBUS_SYNTH__CHATTTS__DEVICE=cpu"
+            )
+        return lanes
 
     def _sentences(self, task: SpeechTask) -> list[_Sentence]:
         language: front.Language = "zh" if task.language == "zh" else "en"
@@ -197,10 +272,13 @@ def _speaker(chat: Any, params: dict[str, Any]) -> str:
 
 
 def _blocks(take_id: str, pcm: Pcm, before: float, after: float) -> list[EngineEvent]:
+    if not len(pcm):
+        return []
     blocks = [pcm[at : at + _SAMPLE_RATE] for at in range(0, len(pcm), _SAMPLE_RATE)]
     share = (after - before) / len(blocks)
     return [AudioProduced(take_id, block, min(1.0, before + share * n)) for n, block in enumerate(blocks, start=1)]
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, importlib.import_module("torch").OutOfMemoryError)
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, importlib.import_module("torch").OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,29 +1,30 @@
-"""One sentence through the package, some tokens at a time.
+"""One sentence: its run in a lane, and the sound that comes of it while it runs.
 
-`Chat.infer` is not used: it deletes quiet samples from the middle, hides truncation, and leaks the voice through its
-shared parameters. Its own two halves are called instead. Sentences of several lanes may be interleaved: the package
-keeps a sentence's state in its generator and reseeds its random numbers at every token.
+When sound comes depends on the count of tokens alone, never on time or on other lanes, so the same sentence is the
+same bytes.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from synth_consumer.engines.chattts.decode import Decoder, End, Run
+from synth_consumer.engines.chattts.prompts import speech_prompt
+from synth_consumer.engines.chattts.sampling import Sampling
+from synth_consumer.engines.chattts.vocoding import EarlySound, Vocoder
 from synth_consumer.engines.protocol import Pcm, SpeechTask
 
 # One token is 512 samples at 24 kHz.
 TOKENS_PER_SECOND = 24_000 / 512
-# Tokens decoded per step: with the published weights 0.6 s on two CPU cores, 0.1 s on a GPU.
-_TOKENS_A_STEP = 8
-# The package's default, about 44 s; the positions of the model end at 4,096.
-_MAX_TOKENS = 2048
+# The package's default, about 44 s.
+_MAX_TOKENS = 2_048
 # A sentence that takes this many times its rough length, plus some seconds, does not end by itself any more.
 _RUNAWAY_FACTOR, _RUNAWAY_EXTRA_S = 4.0, 5.0
 _MIN_TEMPERATURE = 0.01
 _AUDIBLE_PEAK = 1e-3
+# Tokens until the first piece: the vocoder's look-ahead of 53 and 7 that are heard (0.15 s); then half a second each.
+_FIRST_PIECE, _PIECE = 60, 24
 
 
 class BadAudioError(Exception):
@@ -32,70 +33,111 @@ class BadAudioError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A whole sentence."""
+    """What came of a sentence since the last look."""
 
     pcm: Pcm
-    truncated: bool
+    done: bool
+    truncated: bool = False
 
 
 class SentenceRun:
     """A sentence being spoken."""
 
-    def __init__(self, chat: Any, text: str, task: SpeechTask, speaker: str, seconds: float, seed: int) -> None:
-        self._chat = chat
-        self._max_tokens = min(_MAX_TOKENS, round((seconds * _RUNAWAY_FACTOR + _RUNAWAY_EXTRA_S) * TOKENS_PER_SECOND))
-        # A fresh object each time: the package writes into it.
-        params = chat.InferCodeParams(
-            prompt=f"[speed_{task.speed}]",
-            spk_emb=speaker,
-            temperature=max(task.temperature, _MIN_TEMPERATURE),
-            top_P=task.top_p,
-            top_K=task.top_k or None,
-            max_new_token=self._max_tokens,
-            stream_batch=_TOKENS_A_STEP,
-            ensure_non_empty=False,  # it would recurse without a bound
-            manual_seed=seed,
-            show_tqdm=False,
-        )
-        self._tokens: Iterator[Any] = chat._infer_code([text], True, chat.device, True, params)
-        self._last: Any = None
+    def __init__(self, chat: Any, decoder: Decoder, run: Run, expected_tokens: float, early: bool = False) -> None:
+        """Follow a run that was just given its lane.
+
+        Args:
+            chat: loaded, for its vocoder.
+            decoder: that holds the run.
+            run: nothing of it has been taken yet.
+            expected_tokens: for `share`.
+            early: tell the first tokens before their look-ahead is there.
+        """
+        self.run = run
+        self.heard = False
+        self._decoder = decoder
+        self._expected = max(1.0, expected_tokens)
+        self._vocoder = Vocoder(chat)
+        self._early = EarlySound(chat) if early else None
+        self._fed = 0  # tokens
+        self._quiet: list[Pcm] = []
+
+    @property
+    def share(self) -> float:
+        """How much of the sentence is believed spoken, 0..1, by the tokens so far."""
+        return min(1.0, len(self.run.tokens) / self._expected)
 
     def advance(self) -> Spoken | None:
-        """Decode some more tokens.
-
-        Returns:
-            The sentence's sound when that was the end of it.
+        """The sound that the last step made ready, if any.
 
         Raises:
             BadAudioError: it ended at once, or what came is silence or not finite.
         """
-        try:
-            self._last = next(self._tokens)
-        except StopIteration:
-            return self._spoken()
-        except RuntimeError as error:
-            # torch.multinomial's complaint about NaN; anything else, out of memory too, is for the caller.
-            if "probability tensor" in str(error):
-                raise BadAudioError("the model's output is not finite") from None
-            raise
-        return None
+        end = self.run.end
+        if end is End.NOT_FINITE:
+            raise BadAudioError("the model's output is not finite")
+        if end and not self.run.tokens:
+            raise BadAudioError("the model ended the sentence before its first sound")
+        pieces = []
+        if self._early is not None and not end and self.run.untaken >= self._early.tokens and not self._fed:
+            pieces += self._early.first(self.run.waiting())
+        if end or self.run.untaken >= (_PIECE if self._fed else _FIRST_PIECE):
+            pieces.append(self._piece(end is not None))
+        pcm = self._checked(pieces, end is not None)
+        if end:
+            return Spoken(pcm, True, truncated=end is End.LIMIT)
+        return Spoken(pcm, False) if len(pcm) else None
 
     def close(self) -> None:
-        """Stop before the end and free the sentence's cache."""
-        with contextlib.suppress(AttributeError):
-            self._tokens.close()  # type: ignore[attr-defined]
-        self._last = None
+        """Stop before the end and free the lane."""
+        self._decoder.leave(self.run)
 
-    def _spoken(self) -> Spoken:
-        count = 0 if self._last is None else self._last.ids[0].shape[0]
-        if count == 0:
-            raise BadAudioError("the model ended the sentence before its first sound")
-        wave = np.asarray(self._chat._decode_to_wavs(self._last.hiddens, True), np.float32)[0]
-        if not np.isfinite(wave).all():
+    def _piece(self, last: bool) -> Pcm:
+        hiddens = self.run.take()
+        self._fed += hiddens.shape[0]
+        pcm = self._vocoder.feed(hiddens, last)
+        return self._early.rest(pcm) if self._early is not None else pcm
+
+    def _checked(self, pieces: list[Pcm], done: bool) -> Pcm:
+        pcm: Pcm = np.concatenate([*self._quiet, *pieces, np.zeros(0, np.float32)])
+        if not np.isfinite(pcm).all():
             raise BadAudioError("the vocoder's output is not finite")
-        if float(np.abs(wave).max(initial=0.0)) < _AUDIBLE_PEAK:
-            raise BadAudioError("the sentence is silent")
-        return Spoken(np.clip(wave, -1.0, 1.0), truncated=count >= self._max_tokens)
+        if not self.heard and float(np.abs(pcm).max(initial=0.0)) < _AUDIBLE_PEAK:
+            # Told only once something is heard, so that a silent sentence can be tried again.
+            if done:
+                raise BadAudioError("the sentence is silent")
+            self._quiet = [pcm]
+            return np.zeros(0, np.float32)
+        self._quiet, self.heard = [], True
+        return np.clip(pcm, -1.0, 1.0)
+
+
+def begin(
+    chat: Any, decoder: Decoder, text: str, task: SpeechTask, speaker: str, seconds: float, seed: int, early: bool
+) -> SentenceRun:
+    """Give a sentence a lane.
+
+    Args:
+        chat: loaded.
+        decoder: with a free lane.
+        text: one sentence, in words.
+        task: its manner.
+        speaker: the voice's embedding, in the package's encoding.
+        seconds: rough length of its speech.
+        seed: of this try.
+        early: see `SentenceRun`.
+
+    Raises:
+        BadAudioError: the text is longer than a lane.
+    """
+    most = min(_MAX_TOKENS, round((seconds * _RUNAWAY_FACTOR + _RUNAWAY_EXTRA_S) * TOKENS_PER_SECOND))
+    sampling = Sampling(seed, max(task.temperature, _MIN_TEMPERATURE), task.top_p, task.top_k)
+    prompt = speech_prompt(chat, text, speaker, f"[speed_{task.speed}]")
+    try:
+        run = decoder.join(prompt, sampling, most)
+    except ValueError as error:
+        raise BadAudioError(str(error)) from None
+    return SentenceRun(chat, decoder, run, seconds * TOKENS_PER_SECOND, early)
 
 
 def refined(chat: Any, text: str, task: SpeechTask) -> str:

@@ -1,0 +1,372 @@
+"""ChatTTS on our decode loop against the package's own `infer`, same weights, same requests, same run.
+
+    python benchmarks/engine.py --quick
+    python benchmarks/engine.py --json figures.json
+
+Needs torch and ChatTTS (`make setup`). Weights are random and of full size (1.2 GB, written to a temporary folder):
+cost does not depend on their values, as every request's length is forced. Every figure is of a process of its own,
+and rounds alternate between the contestants, so that a busy machine is busy for all.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+TOKENS_PER_SECOND = 24_000 / 512
+TEXT = "welcome to the service 你好 good day "
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    requests: int
+    batch: int
+    median_s: float
+    longest_s: float
+    alone: int  # of the requests, also spoken one at a time
+    flat_steps: int
+    rounds: int
+    size: str = "full"
+
+
+FULL = Scale(requests=32, batch=16, median_s=2.2, longest_s=8.0, alone=3, flat_steps=700, rounds=2)
+SHORT = Scale(requests=32, batch=16, median_s=1.0, longest_s=3.5, alone=3, flat_steps=300, rounds=1)
+QUICK = Scale(requests=8, batch=4, median_s=0.7, longest_s=2.0, alone=2, flat_steps=60, rounds=1, size="small")
+
+
+def lengths(scale: Scale) -> list[int]:
+    """Tokens of each request: sentences are lognormal in length, few are long."""
+    draw = random.Random(7)
+    seconds = [
+        min(scale.longest_s, max(0.5, draw.lognormvariate(0, 0.65) * scale.median_s)) for _ in range(scale.requests)
+    ]
+    return [round(s * TOKENS_PER_SECOND) for s in seconds]
+
+
+class Contest:
+    """What one process measures."""
+
+    def __init__(self, assets: Path, threads: int, scale: Scale) -> None:
+        import torch
+
+        from synth_consumer.engines.chattts.assets import find_assets
+        from synth_consumer.engines.chattts.loading import load_chat
+
+        self.scale, self.lengths = scale, lengths(scale)
+        self.chat = load_chat(find_assets(str(assets)), "cpu", threads)
+        torch.manual_seed(3)
+        self.speaker = self.chat.sample_random_speaker()
+
+    def params(self, tokens: int, seed: int, **more: Any) -> Any:
+        return self.chat.InferCodeParams(
+            spk_emb=self.speaker,
+            manual_seed=seed,
+            min_new_token=tokens,
+            max_new_token=tokens,
+            ensure_non_empty=False,
+            show_tqdm=False,
+            **more,
+        )
+
+    def theirs(self, tokens: int, count: int = 1, seed: int = 1) -> Any:
+        """`infer` without refinement: the result of its first half, its second half is computed too."""
+        params = self.params(tokens, seed)
+        result = next(self.chat._infer_code([TEXT] * count, False, self.chat.device, True, params))
+        said = [list(map(tuple, ids.tolist())) for ids in result.ids]
+        self.chat._decode_to_wavs(result.hiddens, True)
+        return said
+
+    def decoder(self, lanes: int) -> Any:
+        from synth_consumer.engines.chattts.decode import Decoder
+        from synth_consumer.engines.chattts.memory import LANE_POSITIONS
+        from synth_consumer.engines.chattts.weights import fuse
+
+        return Decoder(fuse(self.chat), lanes, LANE_POSITIONS)
+
+    def join(self, decoder: Any, tokens: int, seed: int = 1, early: bool = False) -> Any:
+        from synth_consumer.engines.chattts.prompts import speech_prompt
+        from synth_consumer.engines.chattts.sampling import Sampling
+        from synth_consumer.engines.chattts.speaking import SentenceRun
+
+        prompt = speech_prompt(self.chat, TEXT, self.speaker, "[speed_5]")
+        run = decoder.join(prompt, Sampling(seed, min_tokens=tokens), tokens)
+        return SentenceRun(self.chat, decoder, run, tokens, early)
+
+    def ours(self, lanes: int, wanted: list[int], seeds: list[int] | None = None) -> tuple[list[Any], list[float]]:
+        """Speak them all; the runs, and the seconds of every step."""
+        decoder = self.decoder(lanes)
+        waiting = deque(zip(wanted, seeds or range(len(wanted)), strict=True))
+        held: list[Any] = []
+        ended, steps = [], []
+        while waiting or held:
+            began = time.perf_counter()
+            while waiting and decoder.free:
+                held.append(self.join(decoder, *waiting.popleft()))
+            advanced = decoder.step()
+            for sentence in [one for one in held if one.run in advanced]:
+                spoken = sentence.advance()
+                if spoken is not None and spoken.done:
+                    held.remove(sentence)
+                    ended.append(sentence.run)
+            steps.append(time.perf_counter() - began)
+        return ended, steps
+
+    # Parts, each the whole work of a process.
+
+    def one_at_a_time(self) -> dict[str, Any]:
+        chosen = sorted(self.lengths)[:: -(-len(self.lengths) // self.scale.alone)]
+        began = time.perf_counter()
+        for tokens in chosen:
+            self.theirs(tokens)
+        return _speech(chosen, time.perf_counter() - began)
+
+    def list_batching(self) -> dict[str, Any]:
+        began = time.perf_counter()
+        for at in range(0, len(self.lengths), self.scale.batch):
+            batch = self.lengths[at : at + self.scale.batch]
+            # Rows that have ended are decoded on until the longest has.
+            self.theirs(max(batch), len(batch))
+        return _speech(self.lengths, time.perf_counter() - began)
+
+    def lanes(self) -> dict[str, Any]:
+        began = time.perf_counter()
+        _, steps = self.ours(self.scale.batch, self.lengths)
+        figures = _speech(self.lengths, time.perf_counter() - began)
+        return figures | {"slowest_step_s": max(steps)}
+
+    def exact(self) -> dict[str, Any]:
+        """Tokens of both, at several counts of lanes."""
+        tokens, seeds = 24, list(range(1, 17))
+        expected = {seed: self.theirs(tokens, seed=seed)[0] for seed in seeds[:4]}
+        equal, states = {}, {}
+        for lanes in (1, 4, 8, 16):
+            runs, _ = self.ours(lanes, [tokens] * len(seeds), seeds)
+            said = {run.sampling.seed: run.tokens for run in runs}
+            equal[lanes] = all(said[seed] == expected[seed] for seed in expected)
+            states[lanes] = said
+        return {"as_the_package": equal, "same_at_all_lanes": all(states[n] == states[1] for n in states)}
+
+    def first_chunk(self) -> dict[str, Any]:
+        params = self.params(90, 1)
+        began = time.perf_counter()
+        stream = self.chat.infer(
+            [TEXT],
+            stream=True,
+            lang="zh",
+            skip_refine_text=True,
+            split_text=False,
+            do_text_normalization=False,
+            do_homophone_replacement=False,
+            params_infer_code=params,
+        )
+        next(iter(stream))
+        figures = {"theirs_s": time.perf_counter() - began}
+        stream.close()
+        decoder = self.decoder(1)
+        for name, early in (("exact_s", False), ("early_s", True)):
+            began = time.perf_counter()
+            sentence = self.join(decoder, 90, early=early)
+            while True:
+                decoder.step()
+                if (spoken := sentence.advance()) is not None and len(spoken.pcm):
+                    break
+            figures[name] = time.perf_counter() - began
+            sentence.close()
+        return figures
+
+    def flat(self) -> dict[str, Any]:
+        _, steps = self.ours(1, [self.scale.flat_steps])
+        tenth = max(5, len(steps) // 10)
+        first, last = statistics.median(steps[5 : 5 + tenth]), statistics.median(steps[-tenth:])
+        return {"steps": len(steps), "first_tenth_ms": first * 1e3, "last_tenth_ms": last * 1e3, "growth": last / first}
+
+
+PARTS: dict[str, Callable[[Contest], dict[str, Any]]] = {
+    "exact": Contest.exact,
+    "first_chunk": Contest.first_chunk,
+    "flat": Contest.flat,
+    "lanes": Contest.lanes,
+    "list_batching": Contest.list_batching,
+    "one_at_a_time": Contest.one_at_a_time,
+}
+EVERY_ROUND = ("first_chunk", "lanes", "list_batching", "one_at_a_time")
+
+
+def _speech(tokens: list[int], seconds: float) -> dict[str, Any]:
+    audio_s = sum(tokens) / TOKENS_PER_SECOND
+    return {
+        "audio_s": audio_s,
+        "tokens_per_s": sum(tokens) / seconds,
+        "audio_s_per_s": audio_s / seconds,
+        "rtf": seconds / audio_s,
+    }
+
+
+def measure(part: str, assets: Path, threads: int, scale: Scale) -> dict[str, Any]:
+    contest = Contest(assets, threads, scale)
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    contest.theirs(2)
+    load = os.getloadavg()[0]
+    cpu = time.process_time()
+    began = time.perf_counter()
+    figures = PARTS[part](contest)
+    # Share of the asked threads that the machine gave us.
+    used = time.process_time() - cpu
+    figures["cpu_share"] = used / (time.perf_counter() - began) / threads
+    if "audio_s" in figures:
+        # What is left to compare by where others use the machine too.
+        figures["cpu_s_per_audio_s"] = used / figures["audio_s"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return figures | {"load_before": load, "loaded_mb": loaded / 1024, "peak_mb": peak / 1024}
+
+
+def in_child(part: str, options: argparse.Namespace, assets: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--part", part, "--assets", str(assets), "--threads", str(options.threads)]
+    command += [flag for flag, given in (("--quick", options.quick), ("--short", options.short)) if given]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{part}: {json.dumps(figures)}", file=sys.stderr, flush=True)
+    return figures
+
+
+def best(rounds: list[dict[str, Any]], key: str) -> float:
+    """The least disturbed of several measurements of the same work."""
+    values = [float(figures[key]) for figures in rounds]
+    return max(values) if key.endswith("per_s") else min(values)
+
+
+def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    ours, theirs = results["lanes"], results["list_batching"]
+    speed = {part: best(results[part], "audio_s_per_s") for part in ("lanes", "list_batching", "one_at_a_time")}
+    first = {key: best(results["first_chunk"], key) for key in ("theirs_s", "exact_s", "early_s")}
+    cost = {part: best(results[part], "cpu_s_per_audio_s") for part in speed}
+    return {
+        "cpu_list_batching": cost["list_batching"] / cost["lanes"],
+        "cpu_one_at_a_time": cost["one_at_a_time"] / cost["lanes"],
+        "times_list_batching": speed["lanes"] / speed["list_batching"],
+        "times_one_at_a_time": speed["lanes"] / speed["one_at_a_time"],
+        "times_list_batching_by_round": [
+            a["audio_s_per_s"] / b["audio_s_per_s"] for a, b in zip(ours, theirs, strict=True)
+        ],
+        "first_chunk_exact_share": first["exact_s"] / first["theirs_s"],
+        "first_chunk_early_share": first["early_s"] / first["theirs_s"],
+        "step_growth": results["flat"][0]["growth"],
+        "peak_share": best(ours, "peak_mb") / best(theirs, "peak_mb"),
+        "exact": results["exact"][0],
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    scale, outcome, results = report["scale"], report["summary"], report["results"]
+    rows = [
+        f"# ChatTTS engine, {report['when']}",
+        "",
+        f"{report['machine']}; {report['threads']} threads; {report['versions']}. "
+        f"Random weights ({scale['size']} size), "
+        f"{scale['requests']} requests of {scale['median_s']} s in the median, at most {scale['longest_s']} s, "
+        f"{scale['batch']} at once. No GPU: the recorded steps are unmeasured.",
+        "",
+        "| | tokens/s | RTF | CPU s per audio s | peak RSS, MB | load before | share of the CPU had |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = {"lanes": "ours", "list_batching": "infer, a list", "one_at_a_time": "infer, one at a time"}
+    for part, name in names.items():
+        rows += [
+            f"| {name}, round {n} | {one['tokens_per_s']:.1f} | {one['rtf']:.2f} | {one['cpu_s_per_audio_s']:.2f} "
+            f"| {one['peak_mb']:.0f} "
+            f"| {one['load_before']:.1f} | {one['cpu_share']:.0%} |"
+            for n, one in enumerate(results[part], 1)
+        ]
+    exact = outcome["exact"]
+    rows += [
+        "",
+        f"- audio a second, best rounds: {outcome['times_list_batching']:.2f} times a list, "
+        f"{outcome['times_one_at_a_time']:.2f} times one at a time",
+        f"- the same by CPU time: {outcome['cpu_list_batching']:.2f} and {outcome['cpu_one_at_a_time']:.2f} times",
+        f"- first chunk at one lane, share of upstream's: {outcome['first_chunk_exact_share']:.2f} exact, "
+        f"{outcome['first_chunk_early_share']:.2f} with early sound",
+        f"- step time, last tenth against first of {results['flat'][0]['steps']}: {outcome['step_growth']:.2f}",
+        f"- peak RSS, share of upstream's at the same batch: {outcome['peak_share']:.2f}",
+        f"- tokens as the package's, by lanes: {exact['as_the_package']}; the same at all lanes: "
+        f"{exact['same_at_all_lanes']}",
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def versions() -> str:
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "chattts", "transformers"))
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{named}, {os.cpu_count()} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small weights and few requests: does it run")
+    parser.add_argument("--short", action="store_true", help="full-size weights, shorter sentences, one round")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--assets", type=Path, help="weights to use instead of random ones")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    scale = QUICK if options.quick else SHORT if options.short else FULL
+    if options.part:
+        print(json.dumps(measure(options.part, options.assets, options.threads, scale)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        assets = options.assets
+        if assets is None:
+            from tests.chattts_assets import write_assets
+
+            assets = write_assets(Path(folder), size="full" if scale.size == "full" else "small")
+        results: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+        for n in range(options.rounds or scale.rounds):
+            for part in PARTS:
+                if n == 0 or part in EVERY_ROUND:
+                    results[part].append(in_child(part, options, assets))
+    report = {
+        "when": datetime.now(UTC).date().isoformat(),
+        "machine": processor(),
+        "threads": options.threads,
+        "versions": versions(),
+        "scale": vars(scale),
+        "results": results,
+        "summary": summary(results),
+    }
+    text = table(report)
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    if not options.quick:
+        RESULTS.mkdir(exist_ok=True)
+        name = f"engine-{report['when']}"
+        (RESULTS / f"{name}.md").write_text(text)
+        (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The transformer over some rows: one new token each of many lanes, or a stretch of one prompt. Pure but for the cache.
+
+A product's last bits depend on its shape: on the CPU, fewer than four rows go through another kernel (measured, see
+docs/decisions). So there are never fewer, and `stable_rows` looks at load whether more rows change anything here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from synth_consumer.engines.chattts.weights import Model
+
+FEWEST_ROWS = 4
+# Rows of one product, lanes that are not in use included.
+ROW_BUCKETS = (4, 8, 12, 16, 24, 32, 48, 64)
+
+
+class Attention(Protocol):
+    """Writes the new keys and values down, and attends to all so far."""
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(rows, heads, head_dim) thrice; returns (rows, heads * head_dim)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Keys and values of all lanes at fixed places, (layers, lanes, heads, positions, head_dim)."""
+
+    keys: Tensor
+    values: Tensor
+
+    @classmethod
+    def empty(cls, model: Model, lanes: int, positions: int) -> "Cache":
+        """Not filled: on the CPU a page costs nothing until it is written."""
+        shape = (len(model.layers), lanes, model.heads, positions, model.head_dim)
+        keys, values = (torch.empty(shape, dtype=model.norm.dtype, device=model.norm.device) for _ in range(2))
+        return cls(keys, values)
+
+
+def transform(model: Model, rows: Tensor, positions: Tensor, attend: Attention) -> Tensor:
+    """Run the layers.
+
+    Args:
+        model: whose.
+        rows: embeddings, (rows, hidden).
+        positions: of each row in its own sequence, (rows,).
+        attend: where keys and values are.
+
+    Returns:
+        Hidden states behind the last norm, (rows, hidden).
+    """
+    count = rows.shape[0]
+    cos, sin = model.cos[positions, None, None], model.sin[positions, None, None]
+    half = model.head_dim // 2
+    for index, layer in enumerate(model.layers):
+        normed = _norm(rows, layer.norm_attention, model.eps)
+        qkv = layer.qkv(normed).view(count, 3, model.heads, model.head_dim)
+        turned = qkv[:, :2]
+        turned = turned * cos + torch.cat([-turned[..., half:], turned[..., :half]], -1) * sin
+        rows = rows + layer.out(attend(index, turned[:, 0], turned[:, 1], qkv[:, 2]))
+        normed = _norm(rows, layer.norm_mlp, model.eps)
+        gate, up = layer.gate_up(normed).chunk(2, -1)
+        rows = rows + layer.down(functional.silu(gate) * up)
+    return _norm(rows, model.norm, model.eps)
+
+
+def _norm(rows: Tensor, weight: Tensor, eps: float) -> Tensor:
+    wide = rows.float()
+    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(rows.dtype)
+
+
+def embedded(model: Model, tokens: Tensor) -> Tensor:
+    """Embeddings of chosen tokens: (rows, codebooks) to (rows, hidden)."""
+    return torch.stack([table[tokens[:, n]] for n, table in enumerate(model.code_embeddings)], -1).sum(-1)
+
+
+def logits(model: Model, hiddens: Tensor) -> Tensor:
+    """(rows, hidden) to (rows, codebooks, audio tokens), float32."""
+    flat = model.code_heads(padded(hiddens, FEWEST_ROWS))[: hiddens.shape[0]]
+    return flat.float().view(-1, model.codebooks, model.audio_tokens)
+
+
+def padded(rows: Tensor, count: int) -> Tensor:
+    """Zeros below the rows, up to a count."""
+    return functional.pad(rows, (0, 0, 0, count - rows.shape[0])) if rows.shape[0] < count else rows
+
+
+class LaneByLane:
+    """Attention of each row to its own lane's past only: what others hold cannot touch it, nor costs anything."""
+
+    def __init__(self, cache: Cache, lanes: Sequence[int], lengths: Sequence[int]) -> None:
+        self._cache = cache
+        self._spans = list(zip(range(len(lanes)), lanes, (length + 1 for length in lengths), strict=True))
+        self._at = (torch.tensor(lanes), slice(None), torch.tensor(lengths))
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attention`; rows beyond the lanes come out as zeros."""
+        count = len(self._spans)
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys[self._at] = key[:count]
+        values[self._at] = value[:count]
+        out = query.new_zeros(query.shape)
+        for row, lane, span in self._spans:
+            out[row] = functional.scaled_dot_product_attention(
+                query[row, None, :, None], keys[lane, None, :, :span], values[lane, None, :, :span]
+            )[0, :, 0]
+        return out.flatten(1)
+
+
+class PromptStretch:
+    """Attention of consecutive positions of one lane, each to what is before it."""
+
+    def __init__(self, cache: Cache, lane: int, first: int, count: int) -> None:
+        self._cache, self._lane, self._first, self._last = cache, lane, first, first + count
+        ahead = torch.arange(first, self._last, device=cache.keys.device)[:, None]
+        self._mask = torch.arange(self._last, device=cache.keys.device) <= ahead
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attention`; rows beyond the stretch come out as zeros."""
+        keys, values = self._cache.keys[layer, self._lane], self._cache.values[layer, self._lane]
+        count = self._last - self._first
+        keys[:, self._first : self._last] = key[:count].transpose(0, 1)
+        values[:, self._first : self._last] = value[:count].transpose(0, 1)
+        out = functional.scaled_dot_product_attention(
+            query[None, :count].transpose(1, 2),
+            keys[None, :, : self._last],
+            values[None, :, : self._last],
+            attn_mask=self._mask,
+        )
+        return padded(out[0].transpose(0, 1).flatten(1), query.shape[0])
+
+
+def stable_rows(model: Model, candidates: Iterable[int] = ROW_BUCKETS) -> tuple[int, ...]:
+    """The counts of rows at which a row comes out the same, to the bit, as in the largest count.
+
+    Looks at every shape of product in a layer, on this machine, with these threads.
+    """
+    counts = sorted(set(candidates))
+    layer = model.layers[0]
+    generator = torch.Generator().manual_seed(1)
+    good = set(counts)
+    for product in (layer.qkv, layer.out, layer.gate_up, layer.down, model.code_heads):
+        rows = torch.randn(counts[-1], product.width, generator=generator).to(product.like)
+        reference = product(rows)
+        good = {n for n in good if torch.equal(product(rows[:n].contiguous()), reference[:n])}
+    return tuple(sorted(good))

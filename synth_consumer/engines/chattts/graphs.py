@@ -1,0 +1,137 @@
+"""A step as a recorded graph, one for each bucket of lanes and of length: on a GPU a step is mostly launches.
+
+Shapes and places are fixed, so a recording can be replayed: rows are lanes, the lanes in use and those below them;
+a lane without a request keeps to a parking position of its own and what it computes is thrown away. What is recorded
+and replayed is tested on the CPU; the gain on a GPU is not measured.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from synth_consumer.engines.chattts.forward import ROW_BUCKETS, Cache, embedded, logits, transform
+from synth_consumer.engines.chattts.sampling import Sampler
+from synth_consumer.engines.chattts.weights import Model
+
+if TYPE_CHECKING:
+    from synth_consumer.engines.chattts.decode import Run
+
+# Positions attended to grow by this much.
+_REACH = 256
+
+Work = Callable[[], None]
+Recorder = Callable[[Work], Work]
+"""Makes of some work a function that does it again; may do the work itself on the way."""
+
+
+def cuda_recorder(work: Work) -> Work:
+    """Record a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        # Lets libraries choose their kernels and take their memory before the recording.
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    replay: Work = graph.replay
+    return replay
+
+
+class GraphStep:
+    """`LaneStep` by recordings."""
+
+    def __init__(self, model: Model, cache: Cache, sampler: Sampler, recorder: Recorder = cuda_recorder) -> None:
+        lanes, positions = cache.keys.shape[1], cache.keys.shape[3]
+        device = model.norm.device
+        self._model, self._cache, self._sampler, self._recorder = model, cache, sampler, recorder
+        # What is masked out is still multiplied, by zero: it must be a number.
+        cache.keys.zero_()
+        cache.values.zero_()
+        self._parking = positions - 1
+        self._tokens = torch.zeros(lanes, model.codebooks, dtype=torch.long, device=device)
+        self._length = torch.full((lanes,), self._parking, dtype=torch.long, device=device)
+        self._active = torch.zeros(lanes, dtype=torch.long, device=device)
+        self._chosen = torch.zeros_like(self._tokens)
+        self._hiddens = torch.zeros(lanes, model.hidden, dtype=model.norm.dtype, device=device)
+        self._rows = [n for n in ROW_BUCKETS if n < lanes] + [lanes]
+        self._replays: dict[tuple[int, int], Work] = {}
+
+    @property
+    def recorded(self) -> int:
+        """Recordings made so far."""
+        return len(self._replays)
+
+    def start(self, lane: int, length: int, tokens: Tensor) -> None:
+        """Leave the parking position."""
+        self._tokens[lane] = tokens.clamp_min(0)
+        self._length[lane] = length
+        self._active[lane] = 1
+
+    def stop(self, lane: int) -> None:
+        """Go back to it; a request that ended in no number must not leave it to the next."""
+        self._length[lane] = self._parking
+        self._active[lane] = 0
+        self._cache.keys[:, lane].zero_()
+        self._cache.values[:, lane].zero_()
+
+    def advance(self, runs: Sequence["Run"]) -> tuple[Tensor, Tensor]:
+        """See `LaneStep`."""
+        rows = next(n for n in self._rows if n > max(run.lane for run in runs))
+        longest = max(run.length for run in runs) + 1
+        reach = min(-(-longest // _REACH) * _REACH, self._parking + 1)
+        self._replay(rows, reach)()
+        lanes = torch.tensor([run.lane for run in runs], device=self._length.device)
+        return self._chosen[lanes], self._hiddens[lanes]
+
+    def _replay(self, rows: int, reach: int) -> Work:
+        if (rows, reach) not in self._replays:
+            # The recorder may run the work; what it changes is put back.
+            changed = (self._tokens, self._length, *self._sampler.changing)
+            before = [tensor.clone() for tensor in changed]
+            self._replays[rows, reach] = self._recorder(self._work(rows, reach))
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.copy_(value)
+        return self._replays[rows, reach]
+
+    def _work(self, rows: int, reach: int) -> Work:
+        lanes = torch.arange(rows, device=self._length.device)
+
+        def work() -> None:
+            positions = self._length[:rows].clone()
+            attend = _Masked(self._cache, lanes, positions, reach)
+            hiddens = transform(self._model, embedded(self._model, self._tokens[:rows]), positions, attend)
+            chosen = self._sampler.choose(logits(self._model, hiddens), lanes)
+            self._hiddens[:rows] = hiddens
+            self._chosen[:rows] = chosen
+            self._tokens[:rows] = chosen.clamp_min(0)
+            self._length[:rows] += self._active[:rows]
+
+        return work
+
+
+class _Masked:
+    """Attention of all rows at once over the first positions of every lane."""
+
+    def __init__(self, cache: Cache, lanes: Tensor, positions: Tensor, reach: int) -> None:
+        self._cache, self._reach, self._rows = cache, reach, len(lanes)
+        self._at = (lanes, slice(None), positions)
+        self._mask = (torch.arange(reach, device=positions.device) <= positions[:, None])[:, None, None]
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attention`."""
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys[self._at] = key
+        values[self._at] = value
+        out = functional.scaled_dot_product_attention(
+            query[:, :, None],
+            keys[: self._rows, :, : self._reach],
+            values[: self._rows, :, : self._reach],
+            attn_mask=self._mask,
+        )
+        return out[:, :, 0].flatten(1)
