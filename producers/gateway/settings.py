@@ -27,7 +27,7 @@ class GatewaySettings(Fragment):
     key_rate_per_s: int = Field(default=600, ge=1)
     """Token bucket of each API key, and its size."""
     api_keys_file: Path | None = None
-    """JSON lines `{"name": …, "sha256": …}`; absent: no key is asked for. Make one with `voxbus gateway --new-key NAME`."""
+    """JSON lines `{"name": …, "sha256": …}`; absent: no key is asked for. `voxbus gateway --new-key NAME` makes one."""
     cors_origins: tuple[str, ...] = ()
     """Origins that pages of other sites may call from; none by default."""
     max_body_bytes: int = Field(default=131_072, ge=1_024)
