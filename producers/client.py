@@ -21,6 +21,8 @@ SOURCE = "voxbus/producers"
 _DEFAULT_WAITING = 10_000
 # Messages handed to the producer before their acknowledgements are awaited; bounds its buffer.
 _PUBLISH_BATCH = 1_000
+# The end of a request comes on two topics; how long the last status may be behind the completion.
+_LAST_STATUS_S = 2.0
 # States of one request that a slow reader of `follow` may leave lying; a request has a few dozen at most.
 _FOLLOW_BUFFER = 1_000
 
@@ -46,6 +48,11 @@ class Pending:
     def request_id(self) -> str:
         """Of the request."""
         return self.receipt.request_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether its completion is here, good or bad."""
+        return self._future.done() and not self._future.cancelled() and self._future.exception() is None
 
     async def completion(self, *, timeout_s: float = 60.0) -> CompletionData:
         """Wait for the audio.
@@ -254,6 +261,8 @@ class SpeechClient:
         finally:
             pending.release()
             if on_status is not None:
+                if pending.ended:
+                    await self._followers.seen_end(pending.request_id, timeout_s=_LAST_STATUS_S)
                 self._followers.drop(pending.request_id, on_status)
 
     async def follow(self, request_id: str) -> AsyncIterator[RequestStatus]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from schemas.codec import DecodeError, decode
 from schemas.completions import CompletionData, RequestCompleted, RequestStatus
@@ -74,6 +75,7 @@ class Followers:
 
     def __init__(self) -> None:
         self._callbacks: dict[bytes, list[tuple[OnStatus, OnLost | None]]] = {}
+        self._ends: dict[bytes, asyncio.Event] = {}
 
     def __len__(self) -> int:
         return len(self._callbacks)
@@ -89,6 +91,17 @@ class Followers:
         if kept:
             self._callbacks[key] = kept
 
+    async def seen_end(self, request_id: str, *, timeout_s: float) -> None:
+        """Wait until those who follow a request have seen its end, or `timeout_s` is over."""
+        key = request_id.encode()
+        if key not in self._callbacks:
+            return
+        ended = self._ends.setdefault(key, asyncio.Event())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await ended.wait()
+        self._ends.pop(key, None)
+
     def on_record(self, key: bytes | None, value: bytes | None) -> None:
         """A record of `tts.status`."""
         if key is None or key not in self._callbacks:
@@ -100,11 +113,15 @@ class Followers:
         entries = self._callbacks.pop(key) if status.state.terminal else list(self._callbacks[key])
         for callback, _ in entries:
             _call(callback, status)
+        if status.state.terminal and key in self._ends:
+            self._ends[key].set()
 
     def on_lost(self, error: Exception) -> None:
         """Listening ended: those who follow now will hear nothing."""
         entries = [entry for entries in self._callbacks.values() for entry in entries]
         self._callbacks.clear()
+        for ended in self._ends.values():
+            ended.set()
         for _, on_lost in entries:
             if on_lost is not None:
                 on_lost(error)

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -213,6 +214,22 @@ async def test_progress_is_reported_until_the_end() -> None:
     assert seen == [("accepted", 0), ("completed", 100)]
 
 
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_the_last_status_is_seen_although_the_completion_is_here_before_it(status: str) -> None:
+    seen: list[State] = []
+
+    def ends(bus: FakeBus, request: SynthesisRequested) -> None:
+        request_id = str(request.request_id)
+        error = None if status == "completed" else ErrorInfo(code=ErrorCode.BAD_AUDIO, message="silent", attempts=3)
+        bus.complete(request_id, status=status, audio=None if error else audio(), error=error)
+        asyncio.get_running_loop().call_later(0.05, bus.progress, request_id, State(status), 100)
+
+    async with SpeechClient(bus=FakeBus(ends)) as speech:
+        with nullcontext() if status == "completed" else pytest.raises(SpeechFailedError):
+            await speech.synthesize("hello", on_status=lambda status: seen.append(status.state))
+    assert seen == [State(status)]
+
+
 async def test_follow_ends_with_the_terminal_state() -> None:
     bus = FakeBus()
     async with SpeechClient(bus=bus) as speech:
@@ -236,6 +253,7 @@ async def test_a_callback_that_fails_is_reported_and_ends_nothing() -> None:
 
     def walks(bus: FakeBus, request: SynthesisRequested) -> None:
         bus.progress(str(request.request_id), State.QUEUED, 5)
+        bus.progress(str(request.request_id), State.COMPLETED, 100)
         bus.complete(str(request.request_id))
 
     def fails(_: RequestStatus) -> None:
