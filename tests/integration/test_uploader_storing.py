@@ -302,7 +302,10 @@ def same(stored: StoredObject) -> tuple[str, int, str]:
 
 async def test_a_full_spool_gives_up_the_oldest_take_and_goes_on(world: World) -> None:
     """Nothing in hand would make room, so waiting would be for ever."""
-    growing = [make_take(speech(3.0, seed=n)) for n in range(3)]
+    # All of one fingerprint, so of one partition: the first of them is the oldest to the uploader, too.
+    fingerprint = make_job("").fingerprint
+    jobs = [make_job(f"Take {n}.").model_copy(update={"fingerprint": fingerprint}) for n in range(3)]
+    growing = [make_take(speech(3.0, seed=n), job=job) for n, job in enumerate(jobs)]
     good = make_take(speech(1.0))
     narrow = SpoolSettings(take_memory_bytes=0, take_bytes=200_000, disk_bytes=200_000)
     async with world.running(spool=narrow):
