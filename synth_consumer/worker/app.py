@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Iterable
 
+from aiokafka.errors import KafkaError
+
 from infra.errors import UserError
 from infra.health import Readiness, health_server
-from infra.kafka.clients import BusProducer, bus_producer
+from infra.kafka.clients import BusProducer, bus_producer, unreachable
 from infra.kafka.topics import ensure_topics
 from infra.lifecycle import TaskFailedError
 from infra.logging import get_logger
@@ -62,9 +64,12 @@ async def run_worker(settings: WorkerSettings, stop: asyncio.Event, *, factory: 
     ):
         _log.info("health server listens", port=port)
         await ensure_topics(settings.kafka)
-        await _say_idle_slots(producer, len(plan.slots))
-        worker = _Worker(settings, plan, producer, suspects, readiness, factory)
-        await worker.run(stop)
+        try:
+            await _say_idle_slots(producer, len(plan.slots))
+            await _Worker(settings, plan, producer, suspects, readiness, factory).run(stop)
+        except KafkaError as error:
+            _log.error("the bus failed", error=repr(error))
+            raise unreachable(settings.kafka) from error
 
 
 async def _say_idle_slots(producer: BusProducer, slots: int) -> None:

@@ -20,7 +20,7 @@ from synth_consumer.worker.progress import ProgressMeter
 _REMEMBERED = 4_096
 
 JobKey = tuple[str, int]
-"""`job_id` and `drive`: a job that dedup drives again is to be spoken again."""
+"""`job_id` and `drive`: a job that dedup drives again is to be spoken again, unless it is still on its way."""
 
 
 class Member(Protocol):
@@ -79,7 +79,7 @@ class JobBook:
 
     def __init__(self) -> None:
         self._running: dict[JobKey, RunningJob] = {}
-        self._ended: OrderedDict[JobKey, None] = OrderedDict()
+        self._ended: OrderedDict[str, int] = OrderedDict()  # job_id: its last drive that ended
         self._members: list[Member] = []
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
@@ -107,14 +107,25 @@ class JobBook:
 
     def attach(self, key: JobKey, claim: Claim) -> bool:
         """Whether the job needs nobody to start it: it runs (the record ends with it), or it ended (the record too)."""
-        running = self._running.get(key)
+        running = self._running.get(key) or self._under_way(key)
         if running is not None:
             running.claims.append(claim)
             return True
-        if key in self._ended:
+        job_id, drive = key
+        # A copy of a drive before the last one that ended waited behind it: nobody needs it any more.
+        if drive <= self._ended.get(job_id, -1):
             claim.member.finish(claim.record)
             return True
         return False
+
+    def _under_way(self, key: JobKey) -> RunningJob | None:
+        """Another drive of the job whose audio is still to come: it serves both.
+
+        One that has left the engine does not: dedup may have driven the job again because of how it ended.
+        """
+        job_id, _ = key
+        others = (running for running in self._running.values() if running.job.job_id == job_id and running.in_engine)
+        return next(others, None)
 
     def begin(self, running: RunningJob) -> None:
         """A job that is not in hand yet is taken in hand."""
@@ -123,7 +134,8 @@ class JobBook:
     def end(self, running: RunningJob) -> None:
         """The job came to its end and the bus has it: every record of it is finished."""
         self._running.pop(running.key, None)
-        self._ended[running.key] = None
+        job_id, drive = running.key
+        self._ended[job_id] = max(drive, self._ended.pop(job_id, drive))
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
         for claim in running.claims:

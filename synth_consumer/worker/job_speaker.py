@@ -120,21 +120,13 @@ class _Attempts:
     async def _before_take(self) -> SpeakAgain | GiveUp:
         if self._too_late():
             return _TOO_LATE
-        return before_take(await self._suspects.begin(self._job.job_id), self._running.last_death)
+        return before_take(await self._suspects.deaths(self._job.job_id), self._running.last_death)
 
     def _too_late(self) -> bool:
         return self._job.deadline_at is not None and utc_now() >= self._job.deadline_at
 
     async def _take(self, *, alone: bool) -> SpeakAgain | GiveUp | None:
         """One take; None when it ended well and is on the bus."""
-        try:
-            return await self._counted_take(alone=alone)
-        except (KafkaError, asyncio.CancelledError):
-            # Neither the job nor the engine is to blame.
-            await self._suspects.unharmed(self._job.job_id)
-            raise
-
-    async def _counted_take(self, *, alone: bool) -> SpeakAgain | GiveUp | None:
         async with self._keeper.gate.lane(alone=alone):
             if self._too_late():  # it may have waited long for the lane
                 return _TOO_LATE
@@ -165,18 +157,23 @@ class _Attempts:
 
     async def _in_lane(self, stream: TakeStream) -> Finished | Failed:
         try:
+            # Only now: a worker that is killed while a job waits for a lane did not die of that job.
+            await self._suspects.begin(self._job.job_id)
             await stream.begin()
-            return await self._keeper.speak(_task(self._job, stream.take_id, self._seed), stream.chunk)
+            end = await self._keeper.speak(_task(self._job, stream.take_id, self._seed), stream.chunk)
         except EngineGoneError as gone:
             await _abandon(stream, gone.code)
             raise
         except (KafkaError, asyncio.CancelledError):
+            # Neither the job nor the engine is to blame.
+            await self._suspects.unharmed(self._job.job_id)
             await _abandon(stream)
             raise
+        await self._suspects.unharmed(self._job.job_id)
+        return end
 
     async def _failed(self, end: Failed, stream: TakeStream) -> SpeakAgain | GiveUp:
         code = ErrorCode(end.code) if end.code in set(ErrorCode) else ErrorCode.INTERNAL
-        await self._suspects.unharmed(self._job.job_id)
         await _abandon(stream, code)
         return after_failure(code, end.message, repeats=self._repeats)
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -20,6 +21,7 @@ from schemas.codec import Context, DecodeError, context_of, decode
 from schemas.codes import ErrorCode, Priority
 from schemas.jobs import SynthesisJob
 from synth_consumer.worker.engine_keeper import EngineKeeper
+from synth_consumer.worker.engine_process import EngineGoneError
 from synth_consumer.worker.job_book import Claim, JobBook, RunningJob
 from synth_consumer.worker.job_speaker import STAGE, JobSpeaker
 from synth_consumer.worker.settings import SynthSettings
@@ -70,6 +72,7 @@ class Slot:
         self._sweep: asyncio.Task[None] | None = None
         self._work: WorkConsumer | None = None
         self._pulling = False
+        self._defect: BaseException | None = None
 
     @property
     def waiting_for(self) -> str | None:
@@ -85,7 +88,9 @@ class Slot:
         while not stop.is_set():
             await _until(stop, self._keeper.up.wait())
             if not stop.is_set():
-                await self._serve(stop)
+                # Joining takes seconds on a slow bus, and the engine may die meanwhile.
+                with suppress(EngineGoneError):
+                    await self._serve(stop)
 
     async def _serve(self, stop: asyncio.Event) -> None:
         async with work_consumer(
@@ -140,6 +145,8 @@ class Slot:
         """Take jobs while lanes are free; return when the engine has been away for too long."""
         turns = self._turns()
         while self._keeper.down_s < self._settings.leave_after_s:
+            if self._defect is not None:
+                raise self._defect
             queues = self._open_queues(turns)
             self._lane_freed.clear()
             if queues:
@@ -200,7 +207,10 @@ class Slot:
     def _begin(self, running: RunningJob) -> None:
         self._book.begin(running)
         self._jobs.add(running)
-        running.task = asyncio.create_task(self._see_through(running), name=f"job {running.job.job_id}")
+        work = self._speaker.speak(running, self._freed)
+        running.task = asyncio.create_task(work, name=f"job {running.job.job_id}")
+        # Not in the task: one that is cancelled before its first step runs none of its code.
+        running.task.add_done_callback(partial(self._ended, running, time.monotonic()))
 
     def _again(self, former: RunningJob, claim: Claim) -> None:
         """Another slot of this process let a job go for which this one read a record: it is ours now."""
@@ -209,20 +219,25 @@ class Slot:
         if not self._book.attach(former.key, claim):
             self._begin(RunningJob(former.job, former.context, former.priority, former.topic, [claim], former.meter))
 
-    async def _see_through(self, running: RunningJob) -> None:
-        started = time.monotonic()
+    def _ended(self, running: RunningJob, started: float, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # A defect of ours. The job comes again; this process, whose state nobody can vouch for, ends.
+            _log.error("job not seen through", job_id=running.job.job_id, exc_info=error)
+            self._defect = error
         result = "finished"
-        try:
-            await self._speaker.speak(running, self._freed)
-            self._book.end(running)
-        except asyncio.CancelledError:
+        if task.cancelled():
             result = "cancelled" if running.cancelled else "released"
-            self._book.end(running) if running.cancelled else self._book.drop(running)
-        finally:
-            self._jobs.discard(running)
-            self._freed()
-            common_metrics.MESSAGES.labels(STAGE, running.topic, result).inc()
-            common_metrics.HANDLING.labels(STAGE, running.topic).observe(time.monotonic() - started)
+        elif error is not None:
+            result = "error"
+        self._jobs.discard(running)
+        if result in {"finished", "cancelled"}:
+            self._book.end(running)
+        else:
+            self._book.drop(running)
+        self._freed()
+        common_metrics.MESSAGES.labels(STAGE, running.topic, result).inc()
+        common_metrics.HANDLING.labels(STAGE, running.topic).observe(time.monotonic() - started)
 
     def _freed(self) -> None:
         self._lane_freed.set()

@@ -83,6 +83,7 @@ class SharedSuspects:
     async def deaths(self, job_id: str) -> int:
         """Takes of this job that began and never ended, as far as is known."""
         shared = await self._ask(("GET", self._prefix + job_id))
+        # Below zero after a raise got lost on its way: one death is then not counted.
         return max(int(shared or 0), await self._local.deaths(job_id))
 
     async def begin(self, job_id: str) -> int:

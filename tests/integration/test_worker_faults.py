@@ -4,17 +4,26 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
 
+from infra.kafka.work import WorkConsumer, work_consumer
 from infra.settings import HealthSettings, KafkaSettings, RedisSettings
 from schemas.codes import ErrorCode
 from schemas.dead_letters import read_dead_letter
+from synth_consumer.worker import slot
+from synth_consumer.worker.app import run_worker
+from synth_consumer.worker.job_book import JobBook, RunningJob
+from synth_consumer.worker.job_speaker import JobSpeaker
 from tests.integration.worker_bench import (
     Heard,
     all_committed,
     children_of,
+    committed_records,
     is_alive,
     listening,
     make_job,
@@ -57,7 +66,7 @@ async def test_an_engine_killed_in_a_take_is_replaced_and_the_job_spoken_again(
 async def test_an_engine_that_hangs_is_replaced(topics_ready: KafkaSettings, redis_settings: RedisSettings) -> None:
     job = make_job("这一句话会停在半路上，" * 10)
     await publish(topics_ready, [job])
-    settings = worker_settings(topics_ready, redis_settings, tone_realtime_factor=0.1, step_timeout_s=2.0)
+    settings = worker_settings(topics_ready, redis_settings, tone_realtime_factor=0.1, step_timeout_s=4.0)
     async with listening(topics_ready) as heard, working(settings):
         os.kill(await _engine_of_a_running_take(heard), signal.SIGSTOP)
         await eventually(lambda: heard.finished, 60)
@@ -118,10 +127,70 @@ async def test_sigterm_finishes_what_is_in_hand_and_exits_0(
         await eventually(lambda: heard.chunks, 60, "a first chunk")
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 30) == 0
-        await eventually(lambda: len(heard.finished) == len(heard.chunks), 10, "no take was cut off")
+        # One record a job: what is committed tells how many takes there are to be heard of.
+        committed = await committed_records(topics_ready)
+        await eventually(lambda: len(heard.finished) == len(heard.chunks) == committed, 10, "no take was cut off")
         assert not heard.abandoned
-        assert 1 <= len(heard.finished) < 6
-        await all_committed(topics_ready, len(heard.finished))
+        assert 1 <= committed < 6
+
+
+async def test_an_engine_that_dies_while_its_slot_joins_costs_no_worker(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths: list[int] = []
+
+    @asynccontextmanager
+    async def joining(*args: Any, **options: Any) -> AsyncIterator[WorkConsumer]:
+        keeper = options["hooks"]._keeper
+        async with work_consumer(*args, **options) as work:
+            if not deaths:
+                deaths.append(keeper.pid)
+                os.kill(keeper.pid, signal.SIGKILL)
+                await eventually(lambda: not keeper.up.is_set(), 10, "the engine is missed")
+            yield work
+
+    monkeypatch.setattr(slot, "work_consumer", joining)
+    await publish(topics_ready, [make_job("你好")])
+    settings = worker_settings(topics_ready, redis_settings, restart_delay_s=1.0)
+    async with listening(topics_ready) as heard, working(settings):
+        await eventually(lambda: heard.finished, 60)
+        await all_committed(topics_ready, 1)
+    assert deaths
+
+
+async def test_a_defect_ends_the_worker_and_not_the_job(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def defective(*_: object) -> None:
+        raise LookupError("ours")
+
+    await publish(topics_ready, [make_job("你好")])
+    settings = worker_settings(topics_ready, redis_settings)
+    async with listening(topics_ready) as heard:
+        with monkeypatch.context() as patch:
+            patch.setattr(JobSpeaker, "speak", defective)
+            with pytest.raises(LookupError, match="ours"):
+                await asyncio.wait_for(run_worker(settings, asyncio.Event()), 60)
+        async with working(settings):
+            await eventually(lambda: heard.finished, 60)
+            await all_committed(topics_ready, 1)
+
+
+async def test_a_job_cancelled_before_its_first_step_is_finished(
+    topics_ready: KafkaSettings, redis_settings: RedisSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word of it may come in the same turn of the event loop in which the job is taken in hand."""
+    former, cancelled = JobBook.begin, make_job("这一句没人要了")
+
+    def begin(book: JobBook, running: RunningJob) -> None:
+        former(book, running)
+        asyncio.get_running_loop().call_soon(book.cancel, cancelled.job_id)
+
+    monkeypatch.setattr(JobBook, "begin", begin)
+    await publish(topics_ready, [cancelled])
+    async with listening(topics_ready) as heard, working(worker_settings(topics_ready, redis_settings)):
+        await all_committed(topics_ready, 1)
+    assert not heard.finished
 
 
 async def test_readiness_follows_the_engine_and_the_group(

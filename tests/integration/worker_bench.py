@@ -57,7 +57,7 @@ def message_of(job: SynthesisJob) -> Message:
 
 
 async def publish(kafka: KafkaSettings, jobs: Iterable[SynthesisJob]) -> None:
-    """Put jobs on their topics."""
+    """Put jobs on their topics; they are there when this returns."""
     async with bus_producer(kafka, client_id="test") as producer:
         futures = [await producer.send(JOB_TOPIC[job.priority], message_of(job)) for job in jobs]
         await producer.all_acked(futures)

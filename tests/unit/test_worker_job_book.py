@@ -62,6 +62,29 @@ def test_a_job_driven_again_is_spoken_again() -> None:
     assert not book.attach(_running("a", slot.claim(2), drive=2).key, slot.claim(2))
 
 
+def test_a_job_driven_again_while_it_waits_or_is_spoken_is_spoken_once() -> None:
+    """A long queue looks like silence to dedup: each further copy would make the queue longer."""
+    book, slot = JobBook(), Slot(0)
+    running = _running("a", slot.claim(1))
+    book.begin(running)
+    assert book.attach(_running("a", drive=2).key, slot.claim(2))
+    running.in_engine = False
+    assert not book.attach(_running("a", drive=3).key, slot.claim(3)), "perhaps driven again because of how it ended"
+    book.end(running)
+    assert slot.finished == [1, 2]
+
+
+def test_a_copy_that_waited_behind_a_later_drive_is_finished() -> None:
+    book, slot = JobBook(), Slot(0)
+    for drive in (2, 1):
+        running = _running("a", slot.claim(drive), drive=drive)
+        if not book.attach(running.key, running.claims[0]):
+            book.begin(running)
+            book.end(running)
+    assert slot.finished == [2, 1]
+    assert not book.attach(_running("a", drive=3).key, slot.claim(3))
+
+
 def test_a_job_let_go_is_offered_to_every_slot_that_read_it_and_ends_nowhere() -> None:
     book, one, other = JobBook(), Slot(0), Slot(1)
     running = _running("a", one.claim(1))
