@@ -14,8 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 from infra.settings import KafkaSettings
-from notifier.history import Choice, replay_completions
+from notifier.history import Choice
 from notifier.probe import send_test
+from notifier.replay import Attempted, replay
 from notifier.settings import NotifierSettings
 from tests.environment import environment
 from tests.notifier_world import SECRET, notifying, publish_completions, settings_for
@@ -102,10 +103,10 @@ async def test_the_fastapi_receiver_takes_each_delivery_once(topics_ready: Kafka
             await publish_completions(topics_ready, ["r-1"], f"http://127.0.0.1:{port}/webhooks/speech")
             await eventually(lambda: posts() == 1, 30, "the delivery")
             assert output.read_text().count("speech.failed r-1") == 1
-            await replay_completions(topics_ready, Choice(frozenset({"r-1"})))
+            await replay(topics_ready, Attempted(Choice(frozenset({"r-1"}))))
             await eventually(lambda: posts() == 2, 30, "its replay")
         async with example(*fastapi_command(port), folder=tmp_path, port=port) as output:
-            await replay_completions(topics_ready, Choice(frozenset({"r-1"})))
+            await replay(topics_ready, Attempted(Choice(frozenset({"r-1"}))))
             await eventually(lambda: posts() == 3, 30, "its replay to a new process")
     assert output.read_text().count("speech.failed r-1") == 1
 
