@@ -17,7 +17,8 @@ from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 # At least once means: the same webhook-id may come again, a crash between our answer and the sender's note suffices.
-# A real receiver keeps the ids it has seen in its database, for as long as the sender may try (27 hours by default).
+# A real receiver keeps the ids it has seen in its database, for as long as the sender may try: its default schedule
+# takes 76 hours, up to 91 with jitter. This one forgets them when it ends, and the oldest beyond so many.
 _REMEMBERED = 100_000
 
 
@@ -50,6 +51,18 @@ def build_app(secret: str, on_completion: Callable[[dict[str, Any]], None]) -> w
     return app
 
 
+def hmac_secret(secrets: str) -> str:
+    """The first `whsec_…` of the sender's secrets, which are separated by spaces; `whsk_…` are not for HMAC.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    for secret in secrets.split():
+        if secret.startswith("whsec_"):
+            return secret
+    sys.exit("set VOXBUS_NOTIFIER__SIGNING_SECRET to the sender's whsec_… secret")
+
+
 def _print(completion: dict[str, Any]) -> None:
     data = completion["data"]
     what = data["audio"]["url"] if data.get("audio") else data.get("error")
@@ -62,10 +75,8 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8088)
     arguments = parser.parse_args()
-    secret = os.environ.get("VOXBUS_NOTIFIER__SIGNING_SECRET")
-    if not secret:
-        sys.exit("set VOXBUS_NOTIFIER__SIGNING_SECRET to the sender's whsec_… secret")
-    web.run_app(build_app(secret.split()[0], _print), host=arguments.host, port=arguments.port, access_log=None)
+    secret = hmac_secret(os.environ.get("VOXBUS_NOTIFIER__SIGNING_SECRET", ""))
+    web.run_app(build_app(secret, _print), host=arguments.host, port=arguments.port, access_log=None)
 
 
 if __name__ == "__main__":

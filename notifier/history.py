@@ -1,18 +1,16 @@
-"""The delivery log by request, and completions put on their way again."""
+"""The delivery log, as people ask about it."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
-from infra.kafka.clients import bus_producer
 from infra.kafka.topics import ensure_topics, require_topics
 from infra.settings import KafkaSettings
-from notifier.bus_log import read_log
-from notifier.delivery import Delivery, UnreadableDeliveryError, read_delivery
-from notifier.tiers import FIRST_TIER
-from schemas.base import utc_now
+from notifier.bus_log import read_back, read_log
 from schemas.codec import DecodeError, decode
 from schemas.deliveries import DeliveryAttempted, DeliveryState
-from schemas.topics import COMPLETED, DELIVERIES
+from schemas.topics import DELIVERIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,77 +34,82 @@ class Choice:
             (self.request_ids is None or last.request_id in self.request_ids)
             and (self.state is None or last.state is self.state)
             and (self.endpoint is None or self.endpoint in {last.host, last.endpoint})
-            and (self.since is None or last.at >= self.since)
-            and (self.until is None or last.at < self.until)
+            and self.spans(last.at)
         )
 
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """Every attempt of one request for one receiver, in order; replays go on in the same list."""
-
-    events: list[DeliveryAttempted]
-
-    @property
-    def last(self) -> DeliveryAttempted:
-        """The latest attempt."""
-        return self.events[-1]
+    def spans(self, at: datetime) -> bool:
+        """Whether a moment is within the time that was chosen."""
+        return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
 
 
-async def histories(settings: KafkaSettings, choice: Choice) -> list[History]:
-    """The chosen deliveries, ordered by their last attempt.
+async def attempts(settings: KafkaSettings) -> AsyncIterator[DeliveryAttempted]:
+    """Every attempt that is kept, those of one request in their order; what cannot be read is left out.
 
     Raises:
         ServerUnavailableError: the bus does not answer.
         UserError: the bus has no such topics.
     """
     require_topics(await ensure_topics(settings, create=False))
-    found: dict[tuple[str, str | None], list[DeliveryAttempted]] = {}
     async for record in read_log(settings, DELIVERIES):
         try:
-            event = decode(DeliveryAttempted, record.value)
+            yield decode(DeliveryAttempted, record.value)
         except DecodeError:
             continue
-        if choice.request_ids is None or event.request_id in choice.request_ids:
-            found.setdefault((event.request_id, event.endpoint), []).append(event)
-    chosen = [History(events) for events in found.values() if choice.takes(events[-1])]
-    return sorted(chosen, key=lambda history: history.last.at)
 
 
-async def replay_completions(settings: KafkaSettings, choice: Choice) -> set[str]:
-    """Put the chosen completions on the first retry tier, to be delivered as if for the first time.
+async def last_attempts(settings: KafkaSettings, choice: Choice, limit: int) -> list[DeliveryAttempted]:
+    """The last attempts of the chosen deliveries, the newest `limit` of them in the order of time.
 
-    Returns:
-        The request ids that were put there.
+    Reads backwards, and no further than it must.
 
     Raises:
         ServerUnavailableError: the bus does not answer.
         UserError: the bus has no such topics.
     """
-    receivers: dict[str, set[str | None]] = {}
-    for history in await histories(settings, choice):
-        receivers.setdefault(history.last.request_id, set()).add(history.last.endpoint)
-    if not choice.by_history:
-        # Also what was never attempted: the callback of a request that is named.
-        for request_id in choice.request_ids or ():
-            receivers.setdefault(request_id, set()).add(None)
-    latest: dict[str, Delivery] = {}
-    async for record in read_log(settings, COMPLETED):
-        if record.key is None or record.key.decode("utf-8", "replace") not in receivers:
-            continue
-        try:
-            delivery = read_delivery(record, without_callback=True)
-        except UnreadableDeliveryError:
-            continue
-        if delivery is not None:
-            latest[delivery.request_id] = delivery
-    async with bus_producer(settings, client_id="voxbus-webhooks") as producer:
-        now_ms = int(utc_now().timestamp() * 1000)
-        chosen = [
-            delivery.to(name).anew(now_ms)
-            for delivery in latest.values()
-            for name in receivers[delivery.request_id]
-            if name or delivery.callback
-        ]
-        await producer.deliver(FIRST_TIER, *(delivery.waiting(now_ms, now_ms)[1] for delivery in chosen))
-    return {delivery.request_id for delivery in chosen}
+    require_topics(await ensure_topics(settings, create=False))
+    newest = Newest(choice, limit)
+    async with aclosing(read_back(settings, DELIVERIES)) as pages:
+        async for page in pages:
+            for record in page.records:
+                try:
+                    newest.hear(decode(DeliveryAttempted, record.value))
+                except DecodeError:
+                    continue
+            if newest.complete(page.unread_ms):
+                break
+    return newest.chosen
+
+
+class Newest:
+    """The newest of the chosen deliveries, found in a log that is heard backwards. Pure."""
+
+    def __init__(self, choice: Choice, limit: int) -> None:
+        self._choice = choice
+        self._limit = limit
+        self._chosen: list[DeliveryAttempted] = []
+        self._seen: set[int] = set()  # hashes: a million deliveries are some tens of megabytes
+
+    def hear(self, event: DeliveryAttempted) -> None:
+        """An attempt; the first that is heard of a delivery is its last."""
+        name = hash((event.request_id, event.endpoint))
+        if name in self._seen:
+            return
+        self._seen.add(name)
+        if self._choice.takes(event):
+            self._chosen.append(event)
+
+    @property
+    def chosen(self) -> list[DeliveryAttempted]:
+        """In the order of time."""
+        self._chosen = sorted(self._chosen, key=lambda event: event.at)[-self._limit :]
+        return self._chosen
+
+    def complete(self, unread_ms: int) -> bool:
+        """Whether nothing published until `unread_ms` (milliseconds since 1970) can be among the newest."""
+        # An attempt is made before it is published, so its own moment is no later; whole milliseconds are rounded down.
+        latest_s = (unread_ms + 1) / 1000
+        since = self._choice.since
+        if since is not None and latest_s <= since.timestamp():
+            return True
+        chosen = self.chosen
+        return len(chosen) == self._limit and latest_s <= chosen[0].at.timestamp()

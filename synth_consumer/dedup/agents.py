@@ -1,4 +1,4 @@
-"""The five agents: each reads one topic, decides, and hands the steps to the carrier."""
+"""The six agents: each reads one topic, decides, and hands the steps to the carrier."""
 
 import asyncio
 import time
@@ -14,17 +14,19 @@ from schemas import topics
 from schemas.codec import DecodeError, context_of, decode, event_type
 from schemas.codes import ErrorCode
 from schemas.completions import RequestStatus
+from schemas.deliveries import DeliveryAttempted
 from schemas.outcomes import RenditionStored, StageProgress, SynthesisFailed
 from schemas.requests import CancelAdmitted, CancelRequested, SynthesisAdmitted
 from schemas.ticks import Ticked
 from synth_consumer.dedup import clock
 from synth_consumer.dedup.admission import STAGE, Admission, letter, track
 from synth_consumer.dedup.carrier import Carrier
-from synth_consumer.dedup.clock import TableName
 from synth_consumer.dedup.decisions import on_admitted, on_cancelled
+from synth_consumer.dedup.deliveries import Memory, on_attempted, on_delivery_due
 from synth_consumer.dedup.ledger import Ledger
 from synth_consumer.dedup.orders import Policy
 from synth_consumer.dedup.records import Record
+from synth_consumer.dedup.rows import TableName
 from synth_consumer.dedup.settlement import on_progress, on_rendition_stored, on_synthesis_failed
 from synth_consumer.dedup.steps import Kind, Step
 from synth_consumer.dedup.tables import Tables
@@ -45,6 +47,7 @@ class Handlers:
     tables: Tables
     admission: Admission
     policy: Policy
+    memory: Memory
     due_per_tick: int
 
     def admit(self, record: Record) -> Iterator[Step]:
@@ -86,6 +89,10 @@ class Handlers:
         else:
             raise DecodeError("header ce_type names no outcome")
 
+    def note(self, record: Record) -> Iterator[Step]:
+        """`tts.deliveries`."""
+        yield on_attempted(self.tables, decode(DeliveryAttempted, record.value), self.memory, now=time.time())
+
     def tick(self, record: Record) -> Iterator[Step]:
         """`tts.ticks`: at most `due_per_tick` rows, so that a tick never holds up the requests."""
         decode(Ticked, record.value)
@@ -108,6 +115,9 @@ class Handlers:
             if waiter is None or self.tables.is_ending(key):
                 return None
             return clock.on_waiter_due(self.tables, waiter, now=now)
+        if table == "deliveries":
+            delivery = self.tables.delivery(name)
+            return on_delivery_due(key, delivery, now=now) if delivery else None
         synthesis = self.tables.synthesis(name)
         return clock.on_synthesis_due(self.tables, synthesis, self.policy, now=now) if synthesis else None
 
@@ -130,6 +140,7 @@ class Agents:
             topics.STATUS: handlers.track,
             topics.ADMITTED: handlers.deduplicate,
             topics.OUTCOMES: handlers.settle,
+            topics.DELIVERIES: handlers.note,
             topics.TICKS: handlers.tick,
         }
         for topic, handler in roads.items():

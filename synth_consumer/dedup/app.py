@@ -24,6 +24,7 @@ from schemas.ticks import Ticked
 from synth_consumer.dedup.admission import STAGE, Admission
 from synth_consumer.dedup.agents import Agents, Handlers, counted
 from synth_consumer.dedup.carrier import Carrier
+from synth_consumer.dedup.deliveries import Memory
 from synth_consumer.dedup.ledger import Ledger
 from synth_consumer.dedup.orders import Policy
 from synth_consumer.dedup.rows import moment
@@ -35,7 +36,14 @@ from synth_consumer.dedup.web import Owners, Views, listen, url_of, web_server
 
 _log = get_logger(__name__)
 _WATCH_EVERY_S = 0.2
-_COPARTITIONED = (topics.REQUESTS, topics.STATUS, topics.ADMITTED, topics.OUTCOMES, topics.TICKS)
+_COPARTITIONED = (
+    topics.REQUESTS,
+    topics.STATUS,
+    topics.ADMITTED,
+    topics.OUTCOMES,
+    topics.DELIVERIES,
+    topics.TICKS,
+)
 
 
 @dataclass(slots=True)
@@ -159,7 +167,8 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         admission = Admission(tables, speech, partitions, dedup.request_retention_s, dedup.max_request_bytes)
         carrier = Carrier(tables, producer, ledger, on_error=on_error)
         agents = Agents(ledger, carrier, settings.kafka.namespace, on_error=on_error)
-        agents.register(faust, Handlers(tables, admission, policy, dedup.due_per_tick))
+        memory = Memory(dedup.delivery_attempts_kept, dedup.delivery_retention_s)
+        agents.register(faust, Handlers(tables, admission, policy, memory, dedup.due_per_tick))
         owners = Owners(own_url, lambda: faust.assignor.changelog_distribution)
         views = web_server(listener, lambda peer: Views(tables, partitions, owners, _counts, peer))
         await stack.enter_async_context(views)

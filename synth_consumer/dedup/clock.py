@@ -3,23 +3,20 @@
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 from schemas.codes import AudioFormat, ErrorCode
 from schemas.completions import ErrorInfo
 from synth_consumer.dedup import ends, orders
 from synth_consumer.dedup.ends import Asker
 from synth_consumer.dedup.orders import Policy, View, synthesis_write
-from synth_consumer.dedup.rows import RequestRow, SynthesisRow, TranscodeOrder, WaiterRow
+from synth_consumer.dedup.rows import DeliveryRow, RequestRow, SynthesisRow, TableName, TranscodeOrder, WaiterRow
 from synth_consumer.dedup.settlement import give_up, redriven
 from synth_consumer.dedup.steps import Output, Step, Write
 
-TableName = Literal["requests", "syntheses", "waiters"]
 
-
-def due_at(row: RequestRow | SynthesisRow | WaiterRow) -> float:
+def due_at(row: RequestRow | SynthesisRow | WaiterRow | DeliveryRow) -> float:
     """When the clock must look at a row."""
-    if isinstance(row, RequestRow):
+    if isinstance(row, RequestRow | DeliveryRow):
         return row.remove_at
     if isinstance(row, WaiterRow):
         return row.remove_at or (0.0 if row.end else row.expires_at)

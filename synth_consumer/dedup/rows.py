@@ -1,4 +1,4 @@
-"""Rows of the three tables, as they stand in the changelog: compact JSON. Moments are seconds since 1970, UTC."""
+"""Rows of the four tables, as they stand in the changelog: compact JSON. Moments are seconds since 1970, UTC."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
@@ -7,8 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.codes import AudioFormat, Priority, State
 from schemas.completions import AudioInfo, EngineInfo, ErrorInfo
+from schemas.deliveries import DeliveryState
 from schemas.outcomes import StoredObject
 from schemas.requests import SpeechSpec
+
+TableName = Literal["requests", "syntheses", "waiters", "deliveries"]
 
 
 def moment(seconds: float) -> datetime:
@@ -121,6 +124,38 @@ class WaiterRow(Row):
     def key(self) -> bytes:
         """Key of the row."""
         return waiter_key(self.fingerprint, self.request_id)
+
+
+class AttemptRow(Row):
+    """One attempt to deliver a completion."""
+
+    attempt: int
+    at: float
+    state: DeliveryState
+    http_status: int | None = None
+    latency_ms: int = 0
+    error: str | None = None
+    next_at: float | None = None
+    """When the next attempt is due; None after the last."""
+
+
+class ReceiverRow(Row):
+    """One receiver of a request's completion: its callback, or a named endpoint."""
+
+    host: str
+    """Host and port; "" when the address was refused."""
+    attempts: tuple[AttemptRow, ...]
+    """At least one, the oldest first."""
+    endpoint: str | None = None
+    """Its name; None for the callback."""
+
+
+class DeliveryRow(Row):
+    """The webhooks of one request. Key: the request id."""
+
+    remove_at: float
+    receivers: dict[str, ReceiverRow] = Field(default_factory=dict)
+    """By webhook-id."""
 
 
 def waiter_key(fingerprint: str, request_id: str) -> bytes:

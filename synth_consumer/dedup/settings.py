@@ -31,6 +31,10 @@ class DedupSettings(Fragment):
     """How long a stored synthesis answers further requests (24 h in the source article)."""
     request_retention_s: int = Field(default=86_400, ge=1)
     """How long a request is remembered after it may last end; a repeat of its id is recognised so long."""
+    delivery_retention_s: int = Field(default=86_400, ge=1)
+    """How long a request's webhooks are shown after the last attempt, or after the next is due."""
+    delivery_attempts_kept: int = Field(default=30, ge=1, le=50)
+    """How many attempts are shown for each receiver of a request, the newest."""
     redrive_after_s: float = Field(default=300.0, gt=0)
     """A pending synthesis of which nothing was heard for so long is driven again; doubled with every drive."""
     max_drives: int = Field(default=3, ge=1, le=20)

@@ -12,13 +12,13 @@ from typing import Literal
 
 from schemas.base import Event
 from schemas.codec import Context, Message, encode
-from synth_consumer.dedup.rows import RequestRow, SynthesisRow, WaiterRow
+from synth_consumer.dedup.rows import DeliveryRow, RequestRow, SynthesisRow, TableName, WaiterRow
 
 SOURCE = "voxbus/dedup"
 Kind = Literal[
     "new", "join", "stored", "transcode", "repeat", "expired", "cancelled",
     "accepted", "refused", "conflict", "rekeyed",
-    "settled", "failed", "redriven", "progress", "ignored", "tracked", "ticked",
+    "settled", "failed", "redriven", "progress", "ignored", "tracked", "noted", "ticked",
 ]  # fmt: skip
 _IDS = uuid.UUID("6f0b6f6e-37a5-4d61-9a3c-5d2c8f9a1e07")
 
@@ -27,9 +27,9 @@ _IDS = uuid.UUID("6f0b6f6e-37a5-4d61-9a3c-5d2c8f9a1e07")
 class Write:
     """A row as it stands from now on; None removes it."""
 
-    table: Literal["requests", "syntheses", "waiters"]
+    table: TableName
     key: bytes
-    row: RequestRow | SynthesisRow | WaiterRow | None
+    row: RequestRow | SynthesisRow | WaiterRow | DeliveryRow | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The three Faust tables, with what is looked up beside their keys: who waits for what, and when to look again.
+"""The four Faust tables, with what is looked up beside their keys: who waits for what, and when to look again.
 
 Tables are the truth and live in their changelog; the indexes here are made from them whenever partitions come.
 """
@@ -11,11 +11,16 @@ import faust
 from aiokafka.partitioner import murmur2
 from faust.stores.memory import Store as MemoryStore
 
-from synth_consumer.dedup.clock import Agenda, TableName, due_at
-from synth_consumer.dedup.rows import RequestRow, Row, SynthesisRow, WaiterRow, waiter_key
+from synth_consumer.dedup.clock import Agenda, due_at
+from synth_consumer.dedup.rows import DeliveryRow, RequestRow, Row, SynthesisRow, TableName, WaiterRow, waiter_key
 from synth_consumer.dedup.steps import Write
 
-_ROWS: dict[TableName, type[Row]] = {"requests": RequestRow, "syntheses": SynthesisRow, "waiters": WaiterRow}
+_ROWS: dict[TableName, type[Row]] = {
+    "requests": RequestRow,
+    "syntheses": SynthesisRow,
+    "waiters": WaiterRow,
+    "deliveries": DeliveryRow,
+}
 _YIELD_EVERY = 500
 
 
@@ -41,7 +46,7 @@ class ChangelogTable(faust.Table):  # type: ignore[misc]  # Faust is untyped her
 
 
 class Tables:
-    """Reads and writes rows; one instance per worker. Implements `orders.View`."""
+    """Reads and writes rows; one instance per worker. Implements `orders.View` and `deliveries.Deliveries`."""
 
     def __init__(self, app: Any, partitions: int, *, on_error: Callable[[BaseException], None]) -> None:
         self._app = app
@@ -79,6 +84,11 @@ class Tables:
     def waiting(self, fingerprint: str) -> int:
         """How many wait for a synthesis, with those who are just being told their end."""
         return len(self._waiting.get(fingerprint, ()))
+
+    def delivery(self, request_id: str) -> DeliveryRow | None:
+        """The webhooks of one request."""
+        value = self._tables["deliveries"].data.get(request_id.encode())
+        return DeliveryRow.from_bytes(value) if value else None
 
     def agenda(self, partition: int) -> Agenda:
         """When to look at which row of a partition."""
@@ -214,7 +224,7 @@ class Tables:
                 del self._waiting[fingerprint]
 
     def _plan(self, name: TableName, key: bytes, row: Row, partition: int) -> None:
-        assert isinstance(row, RequestRow | SynthesisRow | WaiterRow)
+        assert isinstance(row, RequestRow | SynthesisRow | WaiterRow | DeliveryRow)
         at = due_at(row)
         if name == "syntheses":
             if self._looks.get(key, at + 1) <= at:

@@ -1,4 +1,4 @@
-"""The web views: one request, one synthesis, the figures. Whichever worker is asked, the owner answers."""
+"""The web views: a request, its webhooks, a synthesis, the figures. Whichever worker is asked, the owner answers."""
 
 import asyncio
 import socket
@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from infra.errors import UserError
-from synth_consumer.dedup.clock import TableName
-from synth_consumer.dedup.rows import RequestRow, SynthesisRow, moment
+from synth_consumer.dedup.deliveries import delivery_view
+from synth_consumer.dedup.rows import RequestRow, SynthesisRow, TableName, moment
 from synth_consumer.dedup.settings import DedupSettings
 from synth_consumer.dedup.tables import Tables, partition_of
 
@@ -41,7 +41,7 @@ class Owners:
 
 
 class Views:
-    """Handlers of the three routes."""
+    """Handlers of the four routes."""
 
     def __init__(
         self, tables: Tables, partitions: int, owners: Owners, counts: Callable[[], dict[str, int]], peer: ClientSession
@@ -57,6 +57,7 @@ class Views:
         return [
             web.get("/requests/{request_id}/", self.request),
             web.get("/syntheses/{fingerprint}/", self.synthesis),
+            web.get("/deliveries/{request_id}/", self.delivery),
             web.get("/stats/", self.stats),
         ]
 
@@ -79,6 +80,16 @@ class Views:
             return _synthesis_view(row, self._tables.waiting(fingerprint)) if row else None
 
         return await self._answer(http, "syntheses", fingerprint, find)
+
+    async def delivery(self, http: web.Request) -> web.StreamResponse:
+        """The webhooks of one request: every remembered attempt for each receiver."""
+        request_id = http.match_info["request_id"]
+
+        def find() -> dict[str, Any] | None:
+            row = self._tables.delivery(request_id)
+            return delivery_view(request_id, row) if row else None
+
+        return await self._answer(http, "deliveries", request_id, find)
 
     async def stats(self, http: web.Request) -> web.StreamResponse:
         """Figures of all workers together, and of how many workers they are."""

@@ -91,7 +91,7 @@ async def test_two_workers_share_and_either_answers(topics_ready: KafkaSettings,
                 assert (await worker.get("/requests/nobody/"))[0] == 404
                 assert (await worker.get(f"/syntheses/{'0' * 64}/"))[0] == 404
                 figures = (await worker.get("/stats/"))[1]
-                assert figures["tables"] == {"requests": 24, "syntheses": 1, "waiters": 24}
+                assert figures["tables"] == {"requests": 24, "syntheses": 1, "waiters": 24, "deliveries": 0}
                 assert (figures["misses"], figures["joins"], figures["waiters"]) == (1, 23, 24)
             await two.kill()
         await wire.speak(job)

@@ -12,9 +12,10 @@ from infra.errors import UserError
 from infra.kafka.clients import connection_options
 from infra.settings import KafkaSettings
 from notifier.cli import webhooks
-from notifier.endpoint_states import endpoint_states
+from notifier.endpoint_states import change_endpoint, endpoint_states
 from notifier.signing import webhook_id
 from schemas import topics
+from schemas.base import utc_now
 from schemas.deliveries import DeliveryState
 from tests.environment import variables
 from tests.notifier_world import SECRET, attempts_of, notifying, publish_completions, read_all, receiving, settings_for
@@ -29,8 +30,9 @@ def endpoints_file(folder: Path, text: str) -> Path:
     return path
 
 
-async def invoke(kafka: KafkaSettings, *arguments: str) -> Result:
-    return await asyncio.to_thread(CliRunner().invoke, webhooks, list(arguments), env=variables(kafka=kafka))
+async def invoke(kafka: KafkaSettings, *arguments: str, **notifier: str) -> Result:
+    env = variables(kafka=kafka) | {f"VOXBUS_NOTIFIER__{name.upper()}": value for name, value in notifier.items()}
+    return await asyncio.to_thread(CliRunner().invoke, webhooks, list(arguments), env=env)
 
 
 async def ended(kafka: KafkaSettings, count: int) -> bool:
@@ -115,14 +117,13 @@ async def test_410_disables_over_restarts_until_enabled(topics_ready: KafkaSetti
             await eventually(lambda: own.accepted.total() == 1)
             assert crm.attempts.total() == 1
             assert json.loads((await invoke(topics_ready, "endpoints")).stdout)["disabled"] is True
+            refused = await invoke(topics_ready, "replay", "--endpoint", "crm", "--state", "dead_lettered")
+            assert "crm is disabled" in str(refused.exception)
             # Enabled by hand, it gets again what it missed, and nobody else does.
             assert (await invoke(topics_ready, "enable", "crm")).exit_code == 0
-
-            async def replayed() -> bool:
-                await invoke(topics_ready, "replay", "--endpoint", "crm", "--state", "dead_lettered")
-                return crm.accepted[webhook_id("r-1", "crm")] >= 1
-
-            await eventually(replayed, timeout_s=30)
+            done = await invoke(topics_ready, "replay", "--endpoint", "crm", "--state", "dead_lettered")
+            assert json.loads(done.stdout) == {"replayed": 1}
+            await eventually(lambda: crm.accepted[webhook_id("r-1", "crm")] == 1, 30)
         assert own.attempts.total() == 1
         assert set(crm.accepted) == {webhook_id("r-1", "crm")}
         unknown = await asyncio.to_thread(
@@ -133,6 +134,87 @@ async def test_410_disables_over_restarts_until_enabled(topics_ready: KafkaSetti
         )
     assert isinstance(unknown.exception, UserError)
     assert "only: crm" in str(unknown.exception)
+
+
+async def given_to(kafka: KafkaSettings, name: str) -> set[str]:
+    """Requests that are noted as delivered to an endpoint."""
+    events = await attempts_of(kafka)
+    return {e.request_id for e in events if e.endpoint == name and e.state is DeliveryState.DELIVERED}
+
+
+async def test_what_came_while_it_was_disabled_can_be_replayed(topics_ready: KafkaSettings, tmp_path: Path) -> None:
+    async def has(names: set[str]) -> bool:
+        return await given_to(topics_ready, "crm") == names
+
+    missed = {f"r-missed-{number}" for number in range(3)}
+    async with receiving() as crm, receiving() as own:
+        path = endpoints_file(tmp_path, f"[endpoints.crm]\nurl = '{crm.url}'")
+        settings = settings_for(topics_ready, endpoints_file=path)
+        async with notifying(settings):
+            await publish_completions(topics_ready, ["r-before"], None)
+            await eventually(lambda: has({"r-before"}))
+            began = utc_now().isoformat()
+            await publish_completions(topics_ready, ["r-given"], None)
+            await eventually(lambda: has({"r-before", "r-given"}))
+            assert (await invoke(topics_ready, "disable", "crm")).exit_code == 0
+        # A new notifier knows before it takes a completion who is disabled; their callbacks say when they are taken.
+        async with notifying(settings):
+            await publish_completions(topics_ready, missed, own.url)
+            await eventually(lambda: own.accepted.total() == len(missed))
+            assert crm.attempts.total() == 2
+            assert (await invoke(topics_ready, "enable", "crm")).exit_code == 0
+            choice = ("replay", "--endpoint", "crm", "--since", began)
+            done = await invoke(topics_ready, *choice, endpoints_file=str(path))
+            assert json.loads(done.stdout) == {"replayed": len(missed)}
+            await eventually(lambda: has({"r-before", "r-given", *missed}), 30)
+            again = await invoke(topics_ready, *choice, endpoints_file=str(path))
+            assert json.loads(again.stdout) == {"replayed": 0}
+    assert crm.accepted == {webhook_id(name, "crm"): 1 for name in ("r-before", "r-given", *missed)}
+    assert set(own.accepted.values()) == {1}
+
+
+async def test_all_endpoints_of_the_file_are_shown_and_can_be_tried(
+    topics_ready: KafkaSettings, tmp_path: Path
+) -> None:
+    async with receiving() as crm:
+        path = endpoints_file(
+            tmp_path,
+            f"""
+            [endpoints.crm]
+            url = "{crm.url}"
+            secrets = ["{OTHER}", "{SECRET}"]
+            headers = {{ X-Team = "voice" }}
+            [endpoints.lake]
+            url = "kafka://team.speech"
+            """,
+        )
+        given = {"endpoints_file": str(path), "allowed_topic_prefixes": '["team."]'}
+        await change_endpoint(topics_ready, "former", disabled=True)
+        shown = await invoke(topics_ready, "endpoints", **given)
+        endpoints = {(row := json.loads(line))["name"]: row for line in shown.stdout.splitlines()}
+        assert list(endpoints) == ["crm", "former", "lake"]
+        assert endpoints["crm"] == {
+            "name": "crm",
+            "configured": True,
+            "url": crm.url,
+            "events": ["*"],
+            "secrets": 2,
+            "headers": ["X-Team"],
+            "disabled": False,
+        }
+        assert (endpoints["former"]["configured"], endpoints["former"]["disabled"]) == (False, True)
+        assert SECRET not in shown.stdout
+
+        tried = await invoke(topics_ready, "test", "crm", **given)
+        assert json.loads(tried.stdout)["status"] == 204
+        topic = await invoke(topics_ready, "test", "lake", **given)
+        unknown = await invoke(topics_ready, "test", "crn", **given)
+        no_file = await invoke(topics_ready, "test", "crm")
+    assert crm.headers["X-Team"] == "voice"
+    assert crm.headers["webhook-signature"].count("v1,") == 2
+    assert "consume team.speech" in str(topic.exception)
+    assert "only: crm, lake" in str(unknown.exception)
+    assert "VOXBUS_NOTIFIER__ENDPOINTS_FILE is not set" in str(no_file.exception)
 
 
 async def test_long_failure_disables(topics_ready: KafkaSettings, tmp_path: Path) -> None:
