@@ -10,6 +10,7 @@ from importlib.metadata import version
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
+from infra.logging import get_logger
 from notifier.attempt import Answer, AttemptResult, answer_of
 from notifier.delivery import Delivery
 from notifier.directory import Directory
@@ -24,6 +25,8 @@ _ABORT = "abort-message"
 # The status decides; a body that drips does not keep a connection.
 _BODY_S = 1.0
 _USER_AGENT = f"voxbus/{version('voxbus')}"
+
+_log = get_logger(__name__)
 
 
 class Sender:
@@ -56,6 +59,12 @@ class Sender:
             result = AttemptResult(Answer.CONNECTION, error="the connection broke")
         except (aiohttp.ClientError, ValueError, OSError) as error:
             result = AttemptResult(Answer.PROTOCOL, error=f"not an HTTP answer ({type(error).__name__})")
+        except Exception as error:
+            # Whatever a stranger's answer brings about is that receiver's failure, never the end of the stage.
+            _log.warning(
+                "attempt failed in an unforeseen way", error=type(error).__name__, webhook_id=delivery.webhook_id
+            )
+            result = AttemptResult(Answer.PROTOCOL, error=f"not to be handled ({type(error).__name__})")
         return _timed(result, time.monotonic() - began)
 
     async def _post(self, delivery: Delivery, target: Target) -> AttemptResult:
