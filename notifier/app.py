@@ -169,6 +169,7 @@ async def _dispatcher(
             open_s=settings.breaker_open_s,
             max_open_s=settings.breaker_max_open_s,
             patience_s=settings.timeout_s,
+            attempt_s=settings.timeout_s,
         ),
         max_connections=settings.max_connections,
         max_waiting=settings.max_waiting,
