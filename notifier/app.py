@@ -54,6 +54,8 @@ async def run(settings: NotifySettings, stop: asyncio.Event) -> None:
     if signer.public_keys:
         _log.info("receivers verify ed25519 signatures with", public_keys=signer.public_keys)
     directory = _directory(settings.notifier)
+    for name, keys in directory.public_keys.items():
+        _log.info("receivers verify ed25519 signatures with", endpoint=name, public_keys=keys)
     readiness = Readiness("bus", "group")
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(health_server(settings.health, readiness))
@@ -169,6 +171,7 @@ async def _dispatcher(
             open_s=settings.breaker_open_s,
             max_open_s=settings.breaker_max_open_s,
             patience_s=settings.timeout_s,
+            attempt_s=settings.timeout_s,
         ),
         max_connections=settings.max_connections,
         max_waiting=settings.max_waiting,

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from notifier.attempt import Answer, AttemptResult
 from notifier.named_endpoint import NamedEndpoint
+from notifier.settings import Network
 from notifier.signing import Signer
 from notifier.targets import TargetRefusedError
 from schemas.endpoints import EndpointChanged
@@ -35,6 +36,10 @@ class Directory:
             )
             for name, endpoint in endpoints.items()
             if endpoint.secrets
+        }
+        self._headers = {
+            name: {header: value.get_secret_value() for header, value in endpoint.headers.items()}
+            for name, endpoint in endpoints.items()
         }
         self._states: dict[str, EndpointChanged] = {}
         self._echoes: dict[str, EndpointChanged] = {}  # our own newest word, until it is read from the topic
@@ -70,8 +75,18 @@ class Directory:
 
     def headers(self, name: str | None) -> Mapping[str, str]:
         """What is sent along to this endpoint."""
-        endpoint = self._endpoints.get(name) if name else None
-        return endpoint.headers if endpoint else {}
+        return self._headers.get(name, {}) if name else {}
+
+    @property
+    def public_keys(self) -> dict[str, list[str]]:
+        """`whpk_…` of the ed25519 keys of each endpoint that has some of its own, for its receivers; nothing secret."""
+        return {name: signer.public_keys for name, signer in self._signers.items() if signer.public_keys}
+
+    @property
+    def private_networks(self) -> dict[str, tuple[Network, ...]]:
+        """What endpoints may reach beside all others, where they may."""
+        found = {name: endpoint.allow_private_networks for name, endpoint in self._endpoints.items()}
+        return {name: networks for name, networks in found.items() if networks}
 
     def heard(self, change: EndpointChanged) -> None:
         """A change on `tts.endpoints`, from whichever notifier or command; the last of the topic holds."""
@@ -95,6 +110,8 @@ class Directory:
         state = self._states.get(name)
         if name not in self._endpoints or (state is not None and state.disabled):
             return None
+        if result.answer is Answer.REFUSED:
+            return None  # by us; the endpoint had no part in it
         change: EndpointChanged | None = None
         if result.answer is Answer.GONE:
             change = EndpointChanged(name=name, disabled=True, reason="it answered 410: it wants no more", at=now)

@@ -1,8 +1,7 @@
 """Shares connections among endpoints, so that one that hangs costs the others nothing.
 
-Deliveries queue per endpoint and take turns; a queue may be only twice as long as the room that is left for all, so it
-shrinks as the whole fills. What finds no place, or meets an open circuit, is put off to the retry topics instead of
-waiting here.
+Deliveries queue per endpoint and take turns; what one endpoint may take, `lineup` says. What finds no place, could not
+start soon, or meets an open circuit, is put off to the retry topics instead of waiting here.
 """
 
 import asyncio
@@ -18,6 +17,7 @@ from notifier import metrics
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
 from notifier.endpoint import Breaker, Endpoint, EndpointLimits
+from notifier.lineup import Lineup, Shares
 from notifier.route import Route
 from notifier.targets import Target, TargetRefusedError
 
@@ -25,9 +25,8 @@ from notifier.targets import Target, TargetRefusedError
 _MAX_ENDPOINTS = 4_096
 # Attempts that were answered and whose event is on its way: what a kill repeats. A slow bus slows deliveries then.
 _MAX_UNNOTED = 512
-# A queue may be so many times as long as the room that is left for all (dynamic thresholds, as switches share their
-# buffers): one busy endpoint gets two thirds of the whole, ten get 9.5% each, and a newcomer always finds a place.
-_QUEUE_SHARE = 2
+# Until a line that had its share of the connections is looked at again, when none of its own attempts ended before.
+_SHARE_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,19 +49,7 @@ class Settlement(Protocol):
         """No attempt was made: let the delivery wait on the bus, then call the errand done."""
 
 
-class _Lineup:
-    """One endpoint's queue."""
-
-    def __init__(self, name: str, state: Endpoint) -> None:
-        self.name = name
-        self.state = state
-        self.queue: deque[tuple[Errand, Target]] = deque()
-        self.running = 0
-        self.listed = False  # stands in the dispatcher's round
-
-    @property
-    def idle(self) -> bool:
-        return not self.queue and not self.running
+_Lineup = Lineup[tuple[Errand, Target]]
 
 
 class Dispatcher:
@@ -82,8 +69,7 @@ class Dispatcher:
         self._settlement = settlement
         self._limits = limits
         self._route = route
-        self._max_connections = max_connections
-        self._max_waiting = max_waiting
+        self._shares = Shares(max_connections, max_waiting)
         self._lineups: dict[str, _Lineup] = {}
         self._round: deque[_Lineup] = deque()
         self._running = 0
@@ -113,7 +99,7 @@ class Dispatcher:
         now = time.monotonic()
         if lineup.state.breaker(now) is Breaker.OPEN:
             self._put_off(lineup, errand, "circuit open", now)
-        elif len(lineup.queue) >= _QUEUE_SHARE * (self._max_waiting - self._queued):
+        elif not self._shares.may_queue(lineup, self._queued):
             self._put_off(lineup, errand, "queue full", now)
         else:
             lineup.queue.append((errand, route.target))
@@ -136,17 +122,19 @@ class Dispatcher:
         gone = frozenset(partitions)
         forgotten: list[Errand] = []
         for lineup in self._lineups.values():
-            forgotten += [errand for errand, _ in lineup.queue if errand.partition in gone]
-            kept = deque(entry for entry in lineup.queue if entry[0].partition not in gone)
-            self._queued -= len(lineup.queue) - len(kept)
-            lineup.queue = kept
+            forgotten += [errand for errand, _ in lineup.take_out(lambda entry: entry[0].partition in gone)]
+        self._queued -= len(forgotten)
         running = [task for task, partition in self._tasks.items() if partition in gone]
         if running:
             await asyncio.wait(running, timeout=timeout_s)
         return forgotten
 
     async def close(self) -> None:
-        """Cancel what still runs."""
+        """Cancel what still runs; nothing starts any more."""
+        for lineup in self._lineups.values():
+            if lineup.timer is not None:
+                lineup.timer.cancel()
+        self._round.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -174,7 +162,7 @@ class Dispatcher:
                     for known, line in self._lineups.items()
                     if not line.idle or line.state.breaker(now) is Breaker.OPEN
                 }
-            lineup = self._lineups[name] = _Lineup(name, Endpoint(self._limits, now, route.rate_per_s))
+            lineup = self._lineups[name] = Lineup(name, Endpoint(self._limits, now, route.rate_per_s))
         return lineup
 
     def _list(self, lineup: _Lineup) -> None:
@@ -183,25 +171,31 @@ class Dispatcher:
             self._round.append(lineup)
 
     def _list_later(self, lineup: _Lineup, pause_s: float) -> None:
-        """Its turn comes when its rate allows; until then it counts as listed, so there is one timer for each."""
+        """Look at it again after a pause, or before when there is reason to; one timer for each, the earliest."""
 
         def due() -> None:
-            lineup.listed = False
+            lineup.timer = None
             self._list(lineup)
             self._pump()
 
-        lineup.listed = True
-        asyncio.get_running_loop().call_later(pause_s, due)
+        loop = asyncio.get_running_loop()
+        if lineup.timer is not None:
+            if lineup.timer.when() <= loop.time() + pause_s:
+                return
+            lineup.timer.cancel()
+        lineup.timer = loop.call_later(pause_s, due)
 
     def _pump(self) -> None:
         """Start what may start: one of each endpoint in turn, while there are connections."""
         now = time.monotonic()
-        while self._round and self._running < self._max_connections and self._unnoted < _MAX_UNNOTED:
+        while self._round and self._running < self._shares.max_connections and self._unnoted < _MAX_UNNOTED:
             lineup = self._round.popleft()
             lineup.listed = False
             if not lineup.queue or lineup.running >= lineup.state.window(now):
                 continue  # comes back when an attempt of its own ends
             pause_s = lineup.state.pause_s(now)
+            if not self._shares.may_start(lineup, self._running):
+                pause_s = max(pause_s, _SHARE_PAUSE_S)
             if pause_s > 0:
                 self._list_later(lineup, pause_s)
                 continue
@@ -222,8 +216,10 @@ class Dispatcher:
         now = time.monotonic()
         metrics.ATTEMPTS.labels(result.answer).inc()
         metrics.ATTEMPT_SECONDS.observe(result.latency_s)
-        if lineup.state.note(result, now):
-            self._flush(lineup, now)
+        opened = lineup.state.note(result, now)
+        for other, _target in lineup.take_out(lambda _: True) if opened else lineup.excess():
+            self._queued -= 1
+            self._put_off(lineup, other, "circuit open" if opened else "queue full", now)
         self._list(lineup)
         self._pump()
         self._unnoted += 1
@@ -232,12 +228,6 @@ class Dispatcher:
         finally:
             self._unnoted -= 1
         self._pump()
-
-    def _flush(self, lineup: _Lineup, now: float) -> None:
-        self._queued -= len(lineup.queue)
-        waiting, lineup.queue = lineup.queue, deque()
-        for errand, _target in waiting:
-            self._put_off(lineup, errand, "circuit open", now)
 
     def _put_off(self, lineup: _Lineup, errand: Errand, reason: str, now: float) -> None:
         metrics.PUT_OFF.labels(reason).inc()

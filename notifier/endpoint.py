@@ -6,11 +6,11 @@ Pure: the time is an argument, in seconds of a monotonic clock.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from notifier.attempt import AttemptResult
+from notifier.attempt import Answer, AttemptResult
 
 # An endpoint that has not answered yet.
 _FIRST_WINDOW = 8
-# Deliveries a second assumed of an endpoint until it is known better, and the slowest that is reckoned with.
+# Deliveries a second assumed of an endpoint until it is known better, and the slowest that turns are spaced by.
 _FASTEST_RATE = 1_000.0
 _SLOWEST_RATE = 20.0
 # Weight of the newest attempt in the mean duration.
@@ -35,6 +35,8 @@ class EndpointLimits:
     max_open_s: float = 60.0
     patience_s: float = 15.0
     """Without an answer for this long, a failure halves what the endpoint is given at once."""
+    attempt_s: float = 15.0
+    """What one attempt may take. What would wait longer than that for its turn waits on the bus."""
 
 
 class Endpoint:
@@ -50,8 +52,14 @@ class Endpoint:
         self._open_until: float | None = None
         self._open_s = limits.open_s
         self._last_answer = now
-        self._mean_s = 0.0
+        self._mean_s: float | None = None
         self._last_turn = now
+        self._answered = False
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is known to answer, and did so the last time."""
+        return self._answered and not self._failures
 
     def breaker(self, now: float) -> Breaker:
         """Whether deliveries may go there now; while probing, one at a time."""
@@ -83,8 +91,12 @@ class Endpoint:
         Returns:
             Whether the circuit opened by it: what waits for this endpoint should wait elsewhere.
         """
-        self._mean_s += _NEWEST * (result.latency_s - self._mean_s)
+        if result.answer is Answer.REFUSED:
+            return False  # by us; the endpoint had no part in it
+        last_s = result.latency_s
+        self._mean_s = last_s if self._mean_s is None else self._mean_s + _NEWEST * (last_s - self._mean_s)
         if result.alive:
+            self._answered = True
             self._failures = 0
             self._open_until = None
             self._open_s = self._limits.open_s
@@ -94,7 +106,14 @@ class Endpoint:
         self._failures += 1
         if now - self._last_answer >= self._limits.patience_s:
             self._window = max(1.0, self._window / 2)
-        return self._trip(now)
+        return self._pause(result.retry_after_s, now) if result.retry_after_s else self._trip(now)
+
+    def room(self) -> int:
+        """How many may wait for it in memory: what can start within the time of one attempt, and at least one.
+
+        What waits holds the offsets of its partition back, so that a restart reads from there.
+        """
+        return max(1, int(self._limited(self._capacity) * self._limits.attempt_s))
 
     def put_off_s(self, queued: int, now: float) -> float:
         """In how many seconds one more delivery should come again: after the pause, at its turn.
@@ -105,9 +124,17 @@ class Endpoint:
             queued: deliveries that wait for it in memory.
             now: the moment.
         """
-        free_at = max(now, self._open_until or now) + queued / self._rate
-        self._last_turn = max(self._last_turn, free_at) + 1 / self._rate
+        # Too high a rate costs a second trip over the bus, too low a one leaves the endpoint idle.
+        rate = self._limited(max(_SLOWEST_RATE, self._capacity))
+        free_at = max(now, self._open_until or now) + queued / rate
+        self._last_turn = max(self._last_turn, free_at) + 1 / rate
         return self._last_turn - now
+
+    def _pause(self, asked_s: float, now: float) -> bool:
+        # Of 429 and 503. Many receivers may live behind one host, and one of them asked, so the bound is that of a
+        # circuit; the delivery that met it waits for as long as was asked.
+        self._open_until = max(self._open_until or now, now + min(asked_s, self._limits.max_open_s))
+        return True
 
     def _trip(self, now: float) -> bool:
         probing = self.breaker(now) is Breaker.PROBING
@@ -118,13 +145,16 @@ class Endpoint:
         self._open_until = now + self._open_s
         return True
 
+    def _limited(self, rate: float) -> float:
+        return min(rate, 1 / self._interval_s) if self._interval_s else rate
+
     @property
-    def _rate(self) -> float:
+    def _capacity(self) -> float:
         """Deliveries a second it can take, by Little's law: what runs at once over how long each takes.
 
-        One that answers will soon be given its whole window. Too high an estimate costs a second trip over the bus,
-        too low a one leaves the endpoint idle.
+        One that answers will soon be given its whole window.
         """
+        if self._mean_s is None:
+            return _FASTEST_RATE
         window = self._window if self._failures else self._limits.max_window
-        rate = min(_FASTEST_RATE, max(_SLOWEST_RATE, window / max(self._mean_s, 1e-6)))
-        return min(rate, 1 / self._interval_s) if self._interval_s else rate
+        return min(_FASTEST_RATE, window / max(self._mean_s, 1e-6))

@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     NOTHING = "nothing"
     """It is settled: the delivery ended, or a record of a later attempt waits on the bus."""
     LATER = "later"
-    """A copy with an earlier attempt is in hand; how that ends decides."""
+    """A copy is in hand, with this attempt or an earlier one; how that ends decides."""
 
 
 class Ledger:
@@ -53,8 +53,9 @@ class Ledger:
             return Verdict.NOTHING
         in_hand = self._in_hand.get(delivery_id)
         if in_hand is not None:
-            # Of the same attempt, the record in hand stays open until it is settled, so this one may go.
-            return Verdict.NOTHING if attempt <= in_hand else Verdict.LATER
+            # Of the same attempt it may be the very record in hand, read again after a rebalance that took it out of
+            # this member's offsets: finished now, a kill before the attempt is settled would lose the delivery.
+            return Verdict.NOTHING if attempt < in_hand else Verdict.LATER
         self._in_hand[delivery_id] = attempt
         return Verdict.ATTEMPT
 

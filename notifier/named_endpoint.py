@@ -2,12 +2,15 @@
 
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
 
 from infra.errors import UserError
+from notifier.settings import Network
+from notifier.targets import TargetRefusedError, read_target
 from schemas.topics import TOPICS
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -16,6 +19,7 @@ OWN_CALLBACK = "callback"
 """Marks the delivery to the request's own callback; no endpoint may have this name."""
 
 _KAFKA = "kafka://"
+_EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 # What voxbus and HTTP itself set; a file that could change them could forge deliveries.
 _OWN_HEADERS = re.compile(
@@ -36,8 +40,10 @@ class NamedEndpoint(BaseModel):
     """`whsec_…` or `whsk_…`, several while they are rotated; the notifier's own when absent."""
     rate_per_s: float | None = Field(default=None, gt=0)
     """Attempts a second at most, by each notifier."""
-    headers: dict[str, str] = Field(default_factory=dict)
-    """Sent along with every attempt."""
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Sent along with every attempt; their values are taken for secrets."""
+    allow_private_networks: tuple[Network, ...] = ()
+    """Networks such as "10.1.0.0/16" that this endpoint may be in although they are not public; nobody else may."""
 
     @property
     def topic(self) -> str | None:
@@ -50,8 +56,9 @@ class NamedEndpoint(BaseModel):
 
     @field_validator("headers")
     @classmethod
-    def _usable_headers(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
+    def _usable_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in headers.items():
+            value = secret.get_secret_value()
             if not re.fullmatch(r"[A-Za-z0-9-]+", name) or _OWN_HEADERS.fullmatch(name.lower()):
                 raise ValueError("a header's name is not usable, or is set by voxbus itself")
             if not value.isprintable() or not value.isascii():
@@ -97,11 +104,22 @@ def _fault(name: str, endpoint: NamedEndpoint, topic_prefixes: tuple[str, ...]) 
         return "the name is taken by the requests' own callbacks"
     topic = endpoint.topic
     if topic is None:
-        return None if endpoint.url.startswith(("http://", "https://")) else "url is neither http(s) nor kafka://TOPIC"
-    if endpoint.headers or endpoint.secrets:
-        return "headers and secrets are for http(s) only"
+        return _web_fault(endpoint.url)
+    if endpoint.headers or endpoint.secrets or endpoint.allow_private_networks:
+        return "headers, secrets and networks are for http(s) only"
     if not _TOPIC.fullmatch(topic):
         return "url does not name a topic"
     if topic in TOPICS or not topic.startswith(topic_prefixes):
         return "its topic is not allowed; see VOXBUS_NOTIFIER__ALLOWED_TOPIC_PREFIXES"
+    return None
+
+
+def _web_fault(url: str) -> str | None:
+    if not url.startswith(("http://", "https://")):
+        return "url is neither http(s) nor kafka://TOPIC"
+    try:
+        # Where it may lead is judged on every attempt; here only how it is written.
+        read_target(url, _EVERYWHERE)
+    except TargetRefusedError as error:
+        return f"url: {error}"
     return None

@@ -1,33 +1,118 @@
 """Looks up names for the HTTP client and hands it only addresses that were judged.
 
 The client connects to exactly what it is handed, so a name that answers differently the next moment (DNS rebinding)
-changes nothing: the next connection is looked up and judged again.
+changes nothing: the next connection's addresses are judged again, whether they are looked up or remembered.
 """
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Collection
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
 
+from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from notifier.settings import Network
 from notifier.targets import TargetRefusedError, refusal
 
+_LOOKUP_S = 5.0
+# A burst of new connections asks once; what a name leads to is never older than this.
+_KEPT_S = 2.0
+_MAX_KEPT = 4_096
+
 _Question = tuple[str, int, socket.AddressFamily]
 
 
-class CheckedResolver(AbstractResolver):
-    """A resolver whose every answer may be connected to.
+class Lookups(AbstractResolver):
+    """Asks name servers, once for all who ask for the same name, and gives up on them in time.
 
-    Who asks for a name that is just being looked up waits for that answer: a name server that does not answer holds
-    one thread for its name, not one for every connection.
+    Who gives up leaves the thread of the lookup behind, until the system's own resolver gives up too.
     """
 
+    def __init__(
+        self,
+        inner: AbstractResolver,
+        *,
+        limit_s: float = _LOOKUP_S,
+        kept_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Wire it.
+
+        Args:
+            inner: does one lookup.
+            limit_s: for one lookup.
+            kept_s: how long an answer is given again. Failures are not kept.
+            clock: seconds, monotonic.
+        """
+        self._inner = inner
+        self._limit_s = limit_s
+        self._kept_s = _KEPT_S if kept_s is None else kept_s
+        self._clock = clock
+        self._running: dict[_Question, asyncio.Task[list[ResolveResult]]] = {}
+        self._kept: OrderedDict[_Question, tuple[float, list[ResolveResult]]] = OrderedDict()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Look up a name.
+
+        Raises:
+            OSError: the name is not known, or nobody said so in time.
+        """
+        question = (host, port, family)
+        until, found = self._kept.get(question, (0.0, []))
+        if self._clock() < until:
+            return found
+        task = self._running.get(question)
+        if task is None:
+            task = self._running[question] = asyncio.create_task(self._ask(question))
+            task.add_done_callback(lambda done: self._heard(question, done))
+        # One that gives up waiting does not end the lookup for the others.
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Give up what is being looked up, and close the inner resolver."""
+        for task in self._running.values():
+            task.cancel()
+        await self._inner.close()
+
+    async def _ask(self, question: _Question) -> list[ResolveResult]:
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await self._inner.resolve(*question)
+        except TimeoutError:
+            raise OSError("no answer from the name server") from None
+
+    def _heard(self, question: _Question, done: asyncio.Task[list[ResolveResult]]) -> None:
+        self._running.pop(question, None)
+        self._kept.pop(question, None)
+        if done.cancelled() or done.exception() is not None:
+            return  # the exception is seen, even when everybody who asked has given up
+        self._kept[question] = (self._clock() + self._kept_s, done.result())
+        if len(self._kept) > _MAX_KEPT:
+            self._kept.popitem(last=False)
+
+
+def open_lookups(attempt_s: float, inner: AbstractResolver | None = None) -> Lookups:
+    """Lookups as the system does them; close them.
+
+    Args:
+        attempt_s: what a whole attempt may take; a lookup gets a third of it at most.
+        inner: does the lookups instead.
+    """
+    return Lookups(inner or ThreadedResolver(), limit_s=min(_LOOKUP_S, attempt_s / 3))
+
+
+class CheckedResolver(AbstractResolver):
+    """A resolver whose every answer may be connected to."""
+
     def __init__(self, inner: AbstractResolver, allowed: Collection[Network]) -> None:
+        """`allowed`: networks beside the public ones. The inner resolver is not closed with this one."""
         self._inner = inner
         self._allowed = allowed
-        self._running: dict[_Question, asyncio.Task[list[ResolveResult]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -38,7 +123,7 @@ class CheckedResolver(AbstractResolver):
             OSError: the name is not known.
             TargetRefusedError: it is known, and no address of it may be reached.
         """
-        found = await self._look_up((host, port, family))
+        found = await self._inner.resolve(host, port, family)
         refusals = [refusal(ipaddress.ip_address(answer["host"].partition("%")[0]), self._allowed) for answer in found]
         good = [answer for answer, why in zip(found, refusals, strict=True) if why is None]
         if found and not good:
@@ -46,20 +131,4 @@ class CheckedResolver(AbstractResolver):
         return good
 
     async def close(self) -> None:
-        """Give up what is being looked up, and close the inner resolver."""
-        for task in self._running.values():
-            task.cancel()
-        await self._inner.close()
-
-    async def _look_up(self, question: _Question) -> list[ResolveResult]:
-        task = self._running.get(question)
-        if task is None:
-            task = self._running[question] = asyncio.create_task(self._inner.resolve(*question))
-            task.add_done_callback(lambda done: self._forget(question, done))
-        # One that gives up waiting does not end the lookup for the others.
-        return await asyncio.shield(task)
-
-    def _forget(self, question: _Question, done: asyncio.Task[list[ResolveResult]]) -> None:
-        self._running.pop(question, None)
-        if not done.cancelled():
-            done.exception()  # seen, even when everybody who asked has given up
+        """Nothing of its own to close."""

@@ -75,7 +75,7 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
         return float(text[:12])
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of twenty digits overflows
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=now.tzinfo)

@@ -43,6 +43,7 @@ class Router:
             target = read_target(delivery.callback, self._allowed)
             return Route(target, target.endpoint)
         endpoint = self._directory.endpoint(delivery.endpoint)
-        target = topic_target(endpoint.topic) if endpoint.topic else read_target(endpoint.url, self._allowed)
+        allowed = self._allowed + endpoint.allow_private_networks
+        target = topic_target(endpoint.topic) if endpoint.topic else read_target(endpoint.url, allowed)
         # Not a host's line: a name cannot have a colon.
         return Route(target, delivery.endpoint, endpoint.rate_per_s)

@@ -3,17 +3,18 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
+from infra.logging import get_logger
 from notifier.attempt import Answer, AttemptResult, answer_of
 from notifier.delivery import Delivery
 from notifier.directory import Directory
-from notifier.resolver import CheckedResolver
+from notifier.resolver import CheckedResolver, open_lookups
 from notifier.retry import retry_after_s
 from notifier.settings import NotifierSettings
 from notifier.signing import Signer
@@ -25,14 +26,21 @@ _ABORT = "abort-message"
 _BODY_S = 1.0
 _USER_AGENT = f"voxbus/{version('voxbus')}"
 
+_log = get_logger(__name__)
+
 
 class Sender:
     """Posts signed completions. Make one with `open_sender`."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, signer: Signer, directory: Directory, max_response_bytes: int
+        self,
+        sessions: Mapping[str | None, aiohttp.ClientSession],
+        signer: Signer,
+        directory: Directory,
+        max_response_bytes: int,
     ) -> None:
-        self._session = session
+        """`sessions`: by name those of endpoints that may reach more than the rest; by None that of the rest."""
+        self._sessions = sessions
         self._signer = signer
         self._directory = directory
         self._max_response_bytes = max_response_bytes
@@ -56,6 +64,12 @@ class Sender:
             result = AttemptResult(Answer.CONNECTION, error="the connection broke")
         except (aiohttp.ClientError, ValueError, OSError) as error:
             result = AttemptResult(Answer.PROTOCOL, error=f"not an HTTP answer ({type(error).__name__})")
+        except Exception as error:
+            # Whatever a stranger's answer brings about is that receiver's failure, never the end of the stage.
+            _log.warning(
+                "attempt failed in an unforeseen way", error=type(error).__name__, webhook_id=delivery.webhook_id
+            )
+            result = AttemptResult(Answer.PROTOCOL, error=f"not to be handled ({type(error).__name__})")
         return _timed(result, time.monotonic() - began)
 
     async def _post(self, delivery: Delivery, target: Target) -> AttemptResult:
@@ -63,9 +77,8 @@ class Sender:
         signer = self._directory.signer(delivery.endpoint) or self._signer
         signed = signer.headers(delivery.webhook_id, delivery.body, now)
         headers = {**self._directory.headers(delivery.endpoint), **signed}
-        async with self._session.post(
-            target.url, data=delivery.body, headers=headers, allow_redirects=False
-        ) as response:
+        session = self._sessions.get(delivery.endpoint) or self._sessions[None]
+        async with session.post(target.url, data=delivery.body, headers=headers, allow_redirects=False) as response:
             status = response.status
             answer = answer_of(status)
             overloaded = status in {429, 503}
@@ -121,14 +134,33 @@ async def open_sender(
         directory: the named endpoints, where there are any.
         resolver: looks up names; the system's when absent. Its answers are judged either way.
     """
-    checked = CheckedResolver(resolver or aiohttp.ThreadedResolver(), settings.allowed_private_networks)
+    directory = directory or Directory({})
+    lookups = open_lookups(settings.timeout_s, resolver)
+    tls = ssl.create_default_context(cafile=settings.ssl_cafile)
+    # A connection is used again by whoever goes to its host; one into a network that only an endpoint may reach must
+    # not be found by a callback, so such an endpoint has connections of its own.
+    reach = {None: settings.allowed_private_networks} | {
+        name: settings.allowed_private_networks + own for name, own in directory.private_networks.items()
+    }
+    try:
+        async with AsyncExitStack() as stack:
+            sessions = {
+                name: await stack.enter_async_context(_session(settings, CheckedResolver(lookups, networks), tls))
+                for name, networks in reach.items()
+            }
+            yield Sender(sessions, signer, directory, settings.max_response_bytes)
+    finally:
+        await lookups.close()
+
+
+def _session(settings: NotifierSettings, resolver: CheckedResolver, tls: ssl.SSLContext) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
-        resolver=checked,
-        use_dns_cache=False,  # every new connection is looked up and judged anew
+        resolver=resolver,
+        use_dns_cache=False,  # every new connection is judged anew
         limit=0,  # connections are bounded per endpoint before they get here
-        ssl=ssl.create_default_context(cafile=settings.ssl_cafile),
+        ssl=tls,
     )
-    session = aiohttp.ClientSession(
+    return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
@@ -137,5 +169,3 @@ async def open_sender(
         headers={"user-agent": _USER_AGENT, "content-type": "application/json"},
         skip_auto_headers=("accept-encoding",),
     )
-    async with session:
-        yield Sender(session, signer, directory or Directory({}), settings.max_response_bytes)

@@ -144,8 +144,12 @@ async def test_retry_after_is_honoured(topics_ready: KafkaSettings) -> None:
 
     async with receiving(busy) as receiver, notifying(settings_for(topics_ready)):
         await publish_completions(topics_ready, ["r-1"], receiver.url)
-        await eventually(lambda: receiver.accepted.total() == 1)
-    assert 2.0 <= moments[1] - moments[0] < 4.0
+        await eventually(lambda: log_has(topics_ready, DeliveryState.DELIVERED))
+    assert moments[1] - moments[0] >= 2.0
+    # How much later it came is the machine's affair; what was planned is not.
+    first, _second = await attempts_of(topics_ready)
+    assert first.next_attempt_at is not None
+    assert 1.9 <= (first.next_attempt_at - first.at).total_seconds() < 2.5
 
 
 async def test_a_hanging_receiver_costs_one_timeout(topics_ready: KafkaSettings) -> None:

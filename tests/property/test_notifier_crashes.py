@@ -1,7 +1,7 @@
 """The protocol of one delivery under kills at any step, against a model of the bus.
 
-A step takes a record in hand, finishes a stage of an attempt, commits, or kills the process. Whatever the order: the
-delivery ends, and is noted as ended exactly once.
+A step takes a record in hand, finishes a stage of an attempt, commits, kills the process, or takes the partitions away
+and gives them back while attempts run on. Whatever the order: the delivery ends, and is noted as ended exactly once.
 """
 
 from dataclasses import dataclass, field
@@ -22,6 +22,8 @@ class Attempt:
     number: int
     delivered: bool
     stage: int = 0
+    ours: bool = True
+    """Its record was handed out by the present assignment."""
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Model:
 
     def waiting(self) -> list[int]:
         """Offsets that are neither finished nor in hand."""
-        busy = self.finished | {attempt.offset for attempt in self.running}
+        busy = self.finished | {attempt.offset for attempt in self.running if attempt.ours}
         return sorted(set(self.records) - busy)
 
     def take(self, choice: int, delivered: bool) -> None:
@@ -68,7 +70,7 @@ class Model:
             self.log.append(settled)
             self.ledger.settle(settled)
         elif attempt.stage == 2:
-            self.finished.add(attempt.offset)
+            self.finished |= {attempt.offset} & set(self.records)
             self.running.remove(attempt)
         attempt.stage += 1
 
@@ -83,6 +85,13 @@ class Model:
             del self.records[offset]
         self.finished.clear()
 
+    def rebalance(self) -> None:
+        """The same partitions again: what was finished and not committed, and what is in hand, is read once more."""
+        self.finished.clear()
+        for attempt in self.running:
+            attempt.ours = False
+        self.ledger.recall(self.log)
+
     def kill(self) -> None:
         """Memory is gone; what was finished and not committed comes again; the log is read."""
         self.running.clear()
@@ -92,7 +101,10 @@ class Model:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["take", "take", "advance", "advance", "advance", "commit", "kill"]), st.integers(0, 7)),
+    st.tuples(
+        st.sampled_from(["take", "take", "advance", "advance", "advance", "commit", "rebalance", "kill"]),
+        st.integers(0, 7),
+    ),
     max_size=80,
 )
 
@@ -108,6 +120,8 @@ def test_a_delivery_ends_exactly_once_whatever_is_killed_when(script: list[tuple
                 model.advance(choice)
             case "commit":
                 model.commit()
+            case "rebalance":
+                model.rebalance()
             case _:
                 model.kill()
     # Left alone, and with a receiver that answers, it comes to its end.

@@ -1,12 +1,13 @@
 """Where and how long a delivery waits: never early, never for ever, in few moves."""
 
 import itertools
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.attempt import Answer, AttemptResult
-from notifier.retry import RetryPolicy, decide
+from notifier.retry import RetryPolicy, decide, retry_after_s
 from notifier.tiers import HOLDS_S, stay
 from notifier.waiting_room import WaitingRoom
 from schemas.deliveries import DeliveryState
@@ -74,3 +75,14 @@ def test_every_delivery_ends_within_its_schedule(
     assert decision.state is not DeliveryState.RETRYING
     assert attempts <= len(policy.delays_s)
     assert waited <= policy.span_s * 1.000001 + len(policy.delays_s) * policy.max_retry_after_s
+
+
+pieces = st.sampled_from(
+    ["Mon", "Nov", "23", "2026", "12:01:00", "GMT", "+0000", "-9999999999", "9" * 20, "0", ",", " ", ":"]
+)
+
+
+@given(st.text(max_size=60) | st.lists(pieces, max_size=12).map(" ".join))
+def test_whatever_a_receiver_asks_for_is_read_or_left(value: str) -> None:
+    seconds = retry_after_s(value, datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
+    assert seconds is None or seconds >= 0

@@ -56,6 +56,38 @@ def test_429_is_none() -> None:
     assert any(endpoint.note(busy, 0.0) for _ in range(3))
 
 
+def test_patience_that_is_asked_for_closes_the_road_for_a_bounded_while() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    busy = AttemptResult(Answer.CLIENT_ERROR, status=429, retry_after_s=2.0)
+    assert endpoint.note(busy, 0.0)
+    assert endpoint.breaker(1.9) is Breaker.OPEN
+    assert endpoint.put_off_s(0, 0.0) > 2.0
+    assert endpoint.breaker(2.0) is Breaker.PROBING
+    # One receiver of many behind a host may not close it for a day.
+    endpoint.note(AttemptResult(Answer.SERVER_ERROR, status=503, retry_after_s=86_400.0), 2.0)
+    assert endpoint.breaker(5.9) is Breaker.OPEN
+    assert endpoint.breaker(6.0) is Breaker.PROBING
+    endpoint.note(GOOD, 6.0)
+    assert endpoint.breaker(6.0) is Breaker.CLOSED
+
+
+def test_what_we_refuse_is_not_its_failure() -> None:
+    endpoint = Endpoint(LIMITS, 0.0)
+    refused = AttemptResult(Answer.REFUSED, error="its name leads to an address that is private")
+    assert not any(endpoint.note(refused, 0.0) for _ in range(10))
+    assert endpoint.breaker(0.0) is Breaker.CLOSED
+
+
+def test_no_more_wait_in_memory_than_can_start_soon() -> None:
+    limits = EndpointLimits(max_window=16, attempt_s=10)
+    assert Endpoint(limits, 0.0).room() == 10_000
+    assert Endpoint(limits, 0.0, rate_per_s=3).room() == 30
+    assert Endpoint(limits, 0.0, rate_per_s=0.01).room() == 1
+    slow = Endpoint(limits, 0.0)
+    slow.note(AttemptResult(Answer.SUCCESS, status=200, latency_s=8.0), 8.0)
+    assert slow.room() == 20  # 16 at once, 8 s each
+
+
 def test_answers_widen_the_window_and_long_silence_narrows_it() -> None:
     endpoint = Endpoint(LIMITS, 0.0)
     assert endpoint.window(0) == 8

@@ -73,6 +73,9 @@ def test_retry_after_lengthens_within_bounds(asked: float, delay: float) -> None
         (None, None),
         ("١٢", None),
         ("9" * 5_000, 999_999_999_999.0),
+        ("Mon, 23 Nov 99999999999999999999 12:01:00 GMT", None),
+        ("Mon, 23 Nov 2026 12:01:00 +99999999999999999999", None),
+        ("Mon, 31 Dec 9999 23:59:59 -2359", 251_606_951_939.0),
     ],
 )
 def test_retry_after_is_read_in_both_forms(value: str | None, seconds: float | None) -> None:

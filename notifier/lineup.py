@@ -1,0 +1,78 @@
+"""One endpoint's line of deliveries, and how much of what all share it may take. Pure but for holding them.
+
+Shared room is given out by dynamic thresholds, as switches share their buffers: one endpoint may take so many times
+what is left for all, so its part shrinks as the whole fills, and a newcomer always finds a place.
+"""
+
+from asyncio import TimerHandle
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from notifier.endpoint import Endpoint
+
+# A queue may be so many times as long as the room that is left for all: one busy endpoint gets two thirds of the whole,
+# ten get 9.5% each.
+_QUEUE_SHARE = 2
+# Of connections, which a hanging endpoint holds much longer than it holds room in the queue: of 512, one endpoint gets
+# at most 149 (its window is smaller), 8 get 45 each, 64 get 7 each, and some are left over in every case.
+_CONNECTION_SHARE = 0.5
+# One connection in so many is for the first attempt of endpoints that answered the last time.
+_KEPT = 8
+
+T = TypeVar("T")
+
+
+class Lineup(Generic[T]):
+    """One endpoint's queue."""
+
+    def __init__(self, name: str, state: Endpoint) -> None:
+        self.name = name
+        self.state = state
+        self.queue: deque[T] = deque()
+        self.running = 0
+        self.listed = False  # stands in the dispatcher's round
+        self.timer: TimerHandle | None = None  # lists it again
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it waits or runs."""
+        return not self.queue and not self.running
+
+    def take_out(self, gone: Callable[[T], bool]) -> list[T]:
+        """Take out of the queue what is gone."""
+        out = [entry for entry in self.queue if gone(entry)]
+        if out:
+            self.queue = deque(entry for entry in self.queue if not gone(entry))
+        return out
+
+    def excess(self) -> list[T]:
+        """Take out the newest of what cannot start in time, now that its endpoint is known to be slower."""
+        cut = [self.queue.pop() for _ in range(len(self.queue) - self.state.room())]
+        return cut[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What is shared."""
+
+    max_connections: int
+    max_waiting: int
+
+    def may_queue(self, line: Lineup[T], queued: int) -> bool:
+        """Whether one more may wait.
+
+        Args:
+            line: where.
+            queued: how many wait in all lines.
+        """
+        return len(line.queue) < min(_QUEUE_SHARE * (self.max_waiting - queued), line.state.room())
+
+    def may_start(self, line: Lineup[T], running: int) -> bool:
+        """Whether one more attempt may run, of those `running` in all lines."""
+        free = self.max_connections - running
+        if not line.running and line.state.proven:
+            return free > 0
+        open_to_all = free - self.max_connections // _KEPT
+        return open_to_all > 0 and line.running < max(1, _CONNECTION_SHARE * open_to_all)

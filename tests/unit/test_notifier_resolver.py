@@ -1,0 +1,87 @@
+"""Looking up names: a lookup has its own limit, is shared, and every answer given is judged."""
+
+import asyncio
+import socket
+from ipaddress import ip_network
+
+import pytest
+from aiohttp.abc import ResolveResult
+
+from notifier.resolver import CheckedResolver, Lookups, open_lookups
+from notifier.targets import TargetRefusedError
+from tests.notifier_names import Names
+
+PUBLIC = "93.184.215.14"
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Silent(Names):
+    """Never answers for names that begin with "dead"."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if host.startswith("dead"):
+            self.asked.append(host)
+            await asyncio.Event().wait()
+        return await super().resolve(host, port, family)
+
+
+async def test_a_lookup_ends_before_its_attempt_would() -> None:
+    lookups = open_lookups(0.3, Silent({}))
+    with pytest.raises(OSError, match="no answer from the name server"):
+        await lookups.resolve("dead.example", 443)
+
+
+async def test_an_answer_is_kept_for_a_moment_and_a_failure_is_not() -> None:
+    names, clock = Names({"a.example": [PUBLIC]}), Clock()
+    lookups = Lookups(names, kept_s=2.0, clock=clock)
+    for clock.now_s in (0.0, 1.9, 2.0):
+        await lookups.resolve("a.example", 443)
+    assert names.asked == ["a.example"] * 2
+    for _ in range(2):
+        with pytest.raises(OSError, match="not known"):
+            await lookups.resolve("b.example", 443)
+    assert names.asked.count("b.example") == 2
+
+
+async def test_a_kept_answer_is_judged_for_each_who_asks() -> None:
+    names = Names({"inside.example": ["10.1.0.7"]})
+    lookups = Lookups(names)
+    inside, outside = CheckedResolver(lookups, (ip_network("10.1.0.0/16"),)), CheckedResolver(lookups, ())
+    assert await inside.resolve("inside.example", 443)
+    with pytest.raises(TargetRefusedError, match="private"):
+        await outside.resolve("inside.example", 443)
+    assert names.asked == ["inside.example"]
+
+
+async def test_a_name_server_that_hangs_is_asked_once() -> None:
+    let_go = asyncio.Event()
+
+    class Hanging(Names):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            found = await super().resolve(host, port, family)
+            await let_go.wait()
+            return found
+
+    inner = Hanging({"slow.example": [PUBLIC]})
+    lookups = Lookups(inner)
+    asking = [asyncio.create_task(lookups.resolve("slow.example", 443)) for _ in range(50)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    await asyncio.sleep(0)
+    let_go.set()
+    answers = await asyncio.gather(*asking[1:])
+    assert inner.asked == ["slow.example"]
+    assert {answer[0]["host"] for answer in answers} == {PUBLIC}
