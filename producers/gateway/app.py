@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from infra.errors import UserError
@@ -25,10 +24,11 @@ from infra.voices import load_catalogue
 from producers.gateway.backpressure import Backpressure
 from producers.gateway.bus_door import bus_door
 from producers.gateway.cache import Cache
+from producers.gateway.connections import BoundedProtocol
 from producers.gateway.door_state import GatewayState
 from producers.gateway.doorway import Doorway, SpeechBody
 from producers.gateway.feeds import Tail, audio_into, failures_into, keyed_into
-from producers.gateway.front import Front
+from producers.gateway.front import Front, ProblemCors
 from producers.gateway.keys import load_keys
 from producers.gateway.limits import Limits
 from producers.gateway.pipeline import Pipeline
@@ -152,7 +152,7 @@ def web_app(state: GatewayState) -> ASGIApp:
         headers = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "traceparent"]
         methods = ["GET", "POST", "DELETE"]
         exposed = ["Location", "Retry-After", "X-Request-Id"]
-        front = CORSMiddleware(
+        front = ProblemCors(
             front, allow_origins=origins, allow_headers=headers, allow_methods=methods, expose_headers=exposed
         )
     return front
@@ -226,12 +226,13 @@ def _config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         lifespan="off",
-        # Connections beyond what is served at once are told so by us; far beyond, by the server itself.
-        limit_concurrency=own.max_connections * 2,
-        ws_max_size=own.max_body_bytes,
-        ws_max_queue=4,
+        http=BoundedProtocol,
+        limit_concurrency=own.max_connections,
+        # Above the bound of a request, so that what is somewhat too large is told so.
+        ws_max_size=2 * own.max_body_bytes,
+        # Speech compresses badly, and zlib would do it on the event loop.
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=_GRACE_S,
-        h11_max_incomplete_event_size=65_536,
     )
 
 
