@@ -27,7 +27,7 @@ from producers.gateway.cache import Cache
 from producers.gateway.connections import BoundedProtocol
 from producers.gateway.door_state import GatewayState
 from producers.gateway.doorway import Doorway, SpeechBody
-from producers.gateway.feeds import Tail, audio_into, failures_into, keyed_into
+from producers.gateway.feeds import Tail, audio_into, fingerprints_into, jobs_into, keyed_into, outcomes_into
 from producers.gateway.front import Front, ProblemCors
 from producers.gateway.keys import load_keys
 from producers.gateway.limits import Limits
@@ -99,7 +99,7 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
             stored=StoredAudio(http, timeout_s=own.object_timeout_s, max_decoded_bytes=own.max_stream_object_bytes),
             pipeline=Pipeline(http, own.stages, backpressure, every_s=own.scrape_every_s),
         )
-        watching = backpressure.watch(projection, own.scrape_every_s)
+        watching = backpressure.watch(projection, state.pipeline.lanes, own.scrape_every_s)
         await stack.enter_async_context(background(tail.run(), watching))
         yield state
 
@@ -117,11 +117,19 @@ def _tail(
 
     def on_lost(error: Exception) -> None:
         hub.forget_unfinished()
+        backpressure.on_lost()
         completions.on_lost(error)
 
+    def on_failed(fingerprint: str) -> None:
+        hub.forget(fingerprint)
+        backpressure.on_settled(fingerprint)
+
     handlers = {
+        topics.JOBS_INTERACTIVE: jobs_into(backpressure.on_job),
+        topics.JOBS_BULK: jobs_into(backpressure.on_job),
+        topics.CONTROL: fingerprints_into(backpressure.on_settled),
         topics.AUDIO: audio_into(on_chunk, on_finished, lambda gone: hub.abandoned(gone.fingerprint, gone.take_id)),
-        topics.OUTCOMES: failures_into(hub.forget),
+        topics.OUTCOMES: outcomes_into(backpressure.on_settled, on_failed),
         topics.STATUS: keyed_into(followers.on_record),
         topics.COMPLETED: keyed_into(completions.on_record),
     }
