@@ -103,5 +103,5 @@ lock: ## write constraints.txt anew: the newest versions that pyproject.toml all
 	@echo "constraints.txt written; now: make test"
 
 clean: ## remove .venv, caches and out/ (the stack's data in .voxbus stay)
-	rm -rf $(VENV) .venv-lock out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	rm -rf $(VENV) .venv-lock out artifacts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from infra.errors import UserError
@@ -25,10 +24,11 @@ from infra.voices import load_catalogue
 from producers.gateway.backpressure import Backpressure
 from producers.gateway.bus_door import bus_door
 from producers.gateway.cache import Cache
+from producers.gateway.connections import BoundedProtocol
 from producers.gateway.door_state import GatewayState
 from producers.gateway.doorway import Doorway, SpeechBody
-from producers.gateway.feeds import Tail, audio_into, failures_into, keyed_into
-from producers.gateway.front import Front
+from producers.gateway.feeds import Tail, audio_into, fingerprints_into, jobs_into, keyed_into, outcomes_into
+from producers.gateway.front import Front, ProblemCors
 from producers.gateway.keys import load_keys
 from producers.gateway.limits import Limits
 from producers.gateway.pipeline import Pipeline
@@ -99,7 +99,7 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
             stored=StoredAudio(http, timeout_s=own.object_timeout_s, max_decoded_bytes=own.max_stream_object_bytes),
             pipeline=Pipeline(http, own.stages, backpressure, every_s=own.scrape_every_s),
         )
-        watching = backpressure.watch(projection, own.scrape_every_s)
+        watching = backpressure.watch(projection, state.pipeline.lanes, own.scrape_every_s)
         await stack.enter_async_context(background(tail.run(), watching))
         yield state
 
@@ -117,11 +117,19 @@ def _tail(
 
     def on_lost(error: Exception) -> None:
         hub.forget_unfinished()
+        backpressure.on_lost()
         completions.on_lost(error)
 
+    def on_failed(fingerprint: str) -> None:
+        hub.forget(fingerprint)
+        backpressure.on_settled(fingerprint)
+
     handlers = {
+        topics.JOBS_INTERACTIVE: jobs_into(backpressure.on_job),
+        topics.JOBS_BULK: jobs_into(backpressure.on_job),
+        topics.CONTROL: fingerprints_into(backpressure.on_settled),
         topics.AUDIO: audio_into(on_chunk, on_finished, lambda gone: hub.abandoned(gone.fingerprint, gone.take_id)),
-        topics.OUTCOMES: failures_into(hub.forget),
+        topics.OUTCOMES: outcomes_into(backpressure.on_settled, on_failed),
         topics.STATUS: keyed_into(followers.on_record),
         topics.COMPLETED: keyed_into(completions.on_record),
     }
@@ -152,7 +160,7 @@ def web_app(state: GatewayState) -> ASGIApp:
         headers = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "traceparent"]
         methods = ["GET", "POST", "DELETE"]
         exposed = ["Location", "Retry-After", "X-Request-Id"]
-        front = CORSMiddleware(
+        front = ProblemCors(
             front, allow_origins=origins, allow_headers=headers, allow_methods=methods, expose_headers=exposed
         )
     return front
@@ -226,12 +234,13 @@ def _config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         lifespan="off",
-        # Connections beyond what is served at once are told so by us; far beyond, by the server itself.
-        limit_concurrency=own.max_connections * 2,
-        ws_max_size=own.max_body_bytes,
-        ws_max_queue=4,
+        http=BoundedProtocol,
+        limit_concurrency=own.max_connections,
+        # Above the bound of a request, so that what is somewhat too large is told so.
+        ws_max_size=2 * own.max_body_bytes,
+        # Speech compresses badly, and zlib would do it on the event loop.
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=_GRACE_S,
-        h11_max_incomplete_event_size=65_536,
     )
 
 

@@ -6,6 +6,7 @@ One reader for all topics: on the embedded broker every reader costs, asked or n
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
@@ -17,7 +18,8 @@ from infra.logging import get_logger
 from infra.settings import KafkaSettings
 from schemas.audio import AudioChunk, TakeAbandoned, TakeFinished
 from schemas.codec import DecodeError, decode, decode_chunk, event_type
-from schemas.outcomes import SynthesisFailed
+from schemas.jobs import SynthesisJob
+from schemas.outcomes import RenditionStored, SynthesisFailed
 
 _log = get_logger(__name__)
 _BATCH = 500
@@ -104,11 +106,13 @@ def keyed_into(on_record: Callable[[bytes | None, bytes | None], None]) -> OnRec
     return lambda record: on_record(record.key, record.value)
 
 
-def failures_into(on_failed: Callable[[str], None]) -> OnRecord:
-    """Hands on the fingerprints of syntheses that failed as a whole."""
+def outcomes_into(on_stored: Callable[[str], None], on_failed: Callable[[str], None]) -> OnRecord:
+    """Hands on the fingerprints of syntheses that are stored, and of those that failed as a whole."""
 
     def on_record(record: ConsumerRecord) -> None:
         kind = event_type((name, value) for name, value in record.headers or () if value is not None)
+        if kind == RenditionStored.ce_type:
+            on_stored((record.key or b"").decode("ascii", "replace"))
         if kind != SynthesisFailed.ce_type:
             return
         try:
@@ -119,3 +123,18 @@ def failures_into(on_failed: Callable[[str], None]) -> OnRecord:
             on_failed(failed.fingerprint)
 
     return on_record
+
+
+def jobs_into(on_job: Callable[[SynthesisJob], None]) -> OnRecord:
+    """Hands on work orders; what cannot be read is the worker's to dead-letter."""
+
+    def on_record(record: ConsumerRecord) -> None:
+        with suppress(DecodeError):
+            on_job(decode(SynthesisJob, record.value))
+
+    return on_record
+
+
+def fingerprints_into(on_fingerprint: Callable[[str], None]) -> OnRecord:
+    """Hands on what the records are about."""
+    return lambda record: on_fingerprint((record.key or b"").decode("ascii", "replace"))

@@ -9,12 +9,15 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from prometheus_client.parser import text_string_to_metric_families
 
 from producers.gateway.backpressure import Backpressure
+from schemas.codes import Priority
 
 _TIMEOUT_S = 1.0
 _MAX_PAGE_BYTES = 2**20
+_LANES = "voxbus_synth_lanes"
+_LANES_KEPT = 5  # times as long as what the console shows, as lanes come and go with workers
 _SHOWN = {
     "voxbus_synth_slots": "state",
-    "voxbus_synth_lanes": "",
+    _LANES: "",
     "voxbus_synth_lanes_busy": "",
     "voxbus_synth_audio_seconds_total": "",
     "voxbus_synth_takes_total": "result",
@@ -44,21 +47,30 @@ class Pipeline:
 
     async def picture(self) -> dict[str, Any]:
         """JSON data."""
-        async with self._lock:
-            if time.monotonic() - self._fetched_at > self._every_s:
-                names = list(self._stages)
-                figures = await asyncio.gather(*(self._stage(self._stages[name]) for name in names))
-                self._pictures = dict(zip(names, figures, strict=True))
-                self._fetched_at = time.monotonic()
+        await self._refresh(self._every_s)
         return {
             "dedup": self._backpressure.stats,
             "queue": {
                 "audio_s": round(self._backpressure.queued_audio_s, 1),
                 "speed": round(self._backpressure.speed, 2),
                 "estimated_start_s": self._backpressure.estimated_start_s,
+                "estimated_bulk_start_s": self._backpressure.start_estimate_s(Priority.BULK),
             },
             "stages": self._pictures,
         }
+
+    async def lanes(self) -> int:
+        """Lanes of all workers together, as told within the last few seconds; 0 when none tells."""
+        await self._refresh(_LANES_KEPT * self._every_s)
+        return int(sum(value for one in self._pictures.values() for value in one["figures"].get(_LANES, {}).values()))
+
+    async def _refresh(self, max_age_s: float) -> None:
+        async with self._lock:
+            if time.monotonic() - self._fetched_at > max_age_s:
+                names = list(self._stages)
+                figures = await asyncio.gather(*(self._stage(self._stages[name]) for name in names))
+                self._pictures = dict(zip(names, figures, strict=True))
+                self._fetched_at = time.monotonic()
 
     async def _stage(self, base: str) -> dict[str, Any]:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -20,6 +21,7 @@ _TITLES = {
     415: "Unsupported media type",
     422: "Request not valid",
     429: "Too many requests",
+    431: "Head too large",
     500: "Internal error",
     502: "Audio store does not answer",
     503: "Not available now",
@@ -28,7 +30,11 @@ _TITLES = {
 
 
 class ProblemError(Exception):
-    """A refusal. `pointer` is a JSON pointer into the body to the field at fault."""
+    """A refusal.
+
+    `pointer` is a JSON pointer into the body, to the field at fault; `retry_after_s` is told in whole seconds, at least
+    one; `members` stand beside the usual ones.
+    """
 
     def __init__(
         self,
@@ -38,13 +44,15 @@ class ProblemError(Exception):
         *,
         pointer: str | None = None,
         retry_after_s: float | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.pointer = pointer
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = None if retry_after_s is None else max(1, math.ceil(retry_after_s))
+        self.members = members or {}
 
     def body(self) -> dict[str, object]:
         """The problem as JSON data."""
@@ -57,13 +65,15 @@ class ProblemError(Exception):
         }
         if self.pointer is not None:
             body["errors"] = [{"pointer": f"#{self.pointer}", "detail": self.detail}]
-        return body
+        if self.retry_after_s is not None:  # where there is no header to say it in
+            body["retry_after_s"] = self.retry_after_s
+        return {**body, **self.members}
 
     def response(self) -> Response:
         """The answer that says so."""
         headers = {}
         if self.retry_after_s is not None:
-            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
+            headers["Retry-After"] = str(self.retry_after_s)
         return Response(
             json.dumps(self.body(), ensure_ascii=False), self.status, headers, media_type="application/problem+json"
         )

@@ -18,7 +18,6 @@ from producers.gateway.pipeline import figures_of
 from producers.gateway.problems import ProblemError
 from producers.gateway.routes.openai import OpenAISpeech, speech_of, speed_of
 from producers.gateway.settings import GatewaySettings
-from schemas.audio import AudioChunk
 from schemas.codes import Priority
 
 
@@ -126,17 +125,6 @@ def test_bulk_is_refused_before_interactive():
     pressure.in_flight(41)
     with pytest.raises(ProblemError):
         pressure.admit(Priority.INTERACTIVE)
-
-
-def test_the_estimate_follows_the_speed(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr("producers.gateway.backpressure.time.monotonic", lambda: next(clock) * 1.0)
-    pressure = Backpressure(100)
-    for index in range(10):
-        pressure.on_chunk(AudioChunk("f", "j", "t", index, 24_000, b"\0" * 480_000))  # ten seconds each second
-    pressure.in_flight(4)
-    assert pressure.speed == pytest.approx(10, rel=0.2)
-    assert pressure.estimated_start_s == pytest.approx(2, rel=0.2)
 
 
 def test_their_voices_and_speeds_become_ours():

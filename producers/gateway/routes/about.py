@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from producers.gateway import metrics as figures
 from producers.gateway.door_state import state_of
+from producers.gateway.problems import ProblemError
 from producers.gateway.routes.openapi import PROBLEMS_401
 
 router = APIRouter()
@@ -61,8 +62,11 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", summary="Takes work", response_model=None, responses={503: {"description": "Not yet."}})
 async def readyz(request: Request) -> Response:
     """200 when requests can be put on the bus."""
-    readiness = state_of(request).readiness()
-    return JSONResponse({"ready": not readiness, "waiting_for": readiness}, 503 if readiness else 200)
+    waiting = state_of(request).readiness()
+    answer: dict[str, Any] = {"ready": not waiting, "waiting_for": waiting}
+    if waiting:
+        raise ProblemError(503, "not_ready", next(iter(waiting.values())), retry_after_s=1, members=answer)
+    return JSONResponse(answer)
 
 
 @router.get("/metrics", summary="Prometheus", response_model=None)

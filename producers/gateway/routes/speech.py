@@ -67,7 +67,7 @@ def _accepted(state: GatewayState, ticket: Ticket) -> Response:
         "request_id": ticket.request_id,
         "status_url": url,
         "fingerprint": ticket.fingerprint,
-        "estimated_start_s": state.backpressure.estimated_start_s,
+        "estimated_start_s": state.backpressure.start_estimate_s(ticket.request.priority),
     }
     return Response(json.dumps(body), 202, {"Location": url}, media_type=_JSON)
 
