@@ -38,7 +38,7 @@ from producers.gateway.redis_line import redis_line
 from producers.gateway.routes import about, openai, requests, speech, stream
 from producers.gateway.routes.openapi import ACCEPTED, PROBLEM
 from producers.gateway.settings import Settings
-from producers.gateway.stored_audio import StoredAudio
+from producers.gateway.stored_audio import stored_audio
 from producers.gateway.take_hub import TakeHub
 from producers.replies import Completions, Followers
 from schemas import topics
@@ -79,6 +79,9 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
         backpressure = Backpressure(own.max_queued_audio_s)
         completions, followers = Completions(_WAITING), Followers()
         tail = _tail(settings, hub, backpressure, completions, followers)
+        stored = stack.enter_context(
+            stored_audio(http, timeout_s=own.object_timeout_s, max_whole_bytes=own.max_stream_object_bytes)
+        )
         limits = Limits(own, settings.redis)
         stack.push_async_callback(limits.close)
         projection = Projection(http, own.dedup_web, timeout_s=_VIEW_TIMEOUT_S)
@@ -96,7 +99,7 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
             projection=projection,
             backpressure=backpressure,
             hub=hub,
-            stored=StoredAudio(http, timeout_s=own.object_timeout_s, max_decoded_bytes=own.max_stream_object_bytes),
+            stored=stored,
             pipeline=Pipeline(http, own.stages, backpressure, every_s=own.scrape_every_s),
         )
         watching = backpressure.watch(projection, own.scrape_every_s)

@@ -45,7 +45,7 @@ class GatewaySettings(Fragment):
     stream_timeout_s: float = Field(default=300.0, gt=0)
     """How long a stream waits for audio that does not come."""
     max_stream_object_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """The largest stored master that is decoded for a listener, in memory."""
+    """Stored audio that is held whole in memory, by all streams together, where the store gives no ranges out."""
     idempotency_ttl_s: int = Field(default=86_400, ge=60)
     """How long an `Idempotency-Key` is remembered."""
     projection_ttl_s: int = Field(default=86_400, ge=60)
