@@ -22,11 +22,12 @@ from infra.lifecycle import background
 from infra.logging import get_logger
 from infra.speech import Speech
 from infra.voices import load_catalogue
+from producers.gateway.audience import audience
 from producers.gateway.backpressure import Backpressure
 from producers.gateway.bus_door import bus_door
 from producers.gateway.cache import Cache
 from producers.gateway.door_state import GatewayState
-from producers.gateway.doorway import Doorway, SpeechBody
+from producers.gateway.doorway import Doorway
 from producers.gateway.feeds import Tail, audio_into, failures_into, keyed_into
 from producers.gateway.front import Front
 from producers.gateway.keys import load_keys
@@ -40,6 +41,7 @@ from producers.gateway.routes.openapi import ACCEPTED, PROBLEM
 from producers.gateway.settings import Settings
 from producers.gateway.stored_audio import stored_audio
 from producers.gateway.take_hub import TakeHub
+from producers.gateway.tickets import SpeechBody
 from producers.replies import Completions, Followers
 from schemas import topics
 from schemas.audio import AudioChunk, TakeFinished
@@ -67,13 +69,18 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
         line = await stack.enter_async_context(redis_line(settings.redis))
         bus = await stack.enter_async_context(bus_door(settings.kafka, timeout_s=own.bus_timeout_s))
         cache = Cache(line, settings.redis)
+        projection = Projection(http, own.dedup_web, timeout_s=_VIEW_TIMEOUT_S)
         doorway = Doorway(
             Speech(catalogue, settings.synth.engine, settings.synth.revision),
             cache,
             bus,
             keys,
+            projection,
             idempotency_ttl_s=own.idempotency_ttl_s,
             projection_ttl_s=own.projection_ttl_s,
+        )
+        unheard = audience(
+            line, settings.redis.namespace, doorway.cancel, enabled=own.cancel_unheard, grace_s=own.unheard_grace_s
         )
         hub = TakeHub(max_bytes=own.stream_buffer_bytes, max_take_bytes=int(own.stream_buffer_s * _SAMPLE_BYTES_PER_S))
         backpressure = Backpressure(own.max_queued_audio_s)
@@ -84,7 +91,6 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
         )
         limits = Limits(own, settings.redis)
         stack.push_async_callback(limits.close)
-        projection = Projection(http, own.dedup_web, timeout_s=_VIEW_TIMEOUT_S)
         state = GatewayState(
             settings=settings,
             catalogue=catalogue,
@@ -101,6 +107,7 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
             hub=hub,
             stored=stored,
             pipeline=Pipeline(http, own.stages, backpressure, every_s=own.scrape_every_s),
+            audience=await stack.enter_async_context(unheard),
         )
         watching = backpressure.watch(projection, own.scrape_every_s)
         await stack.enter_async_context(background(tail.run(), watching))

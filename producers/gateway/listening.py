@@ -1,7 +1,7 @@
 """One listener's way through one synthesis: the audio in the making, or the stored one, from any sample on."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -9,6 +9,7 @@ from producers.gateway.cache import Cache
 from producers.gateway.problems import ProblemError
 from producers.gateway.stored_audio import Recording, StoredAudio
 from producers.gateway.take_hub import TakeHub
+from producers.gateway.tickets import other_content
 from schemas.audio import BYTES_PER_SAMPLE
 from schemas.codes import AudioFormat
 from schemas.completions import CompletionData, RequestStatus
@@ -34,7 +35,7 @@ class Listening:
     """Hz; 0 until the first block is there. Once it is known it stays: a listener was told."""
     _ear: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def blocks(self) -> AsyncIterator[bytes]:
+    async def blocks(self) -> AsyncGenerator[bytes]:
         """PCM from `sample` on, as soon as it is there.
 
         Raises:
@@ -101,12 +102,6 @@ def failure_of(completion: CompletionData) -> ProblemError:
             422 if completion.error.code in _CLIENTS else 502, completion.error.code, completion.error.message
         )
     return ProblemError(409, completion.status, f"the request is {completion.status}")
-
-
-def other_content() -> ProblemError:
-    """The refusal of a known id that came with another content."""
-    detail = "this request_id is taken by a request with another content"
-    return ProblemError(409, "request_conflict", detail, pointer="/request_id")
 
 
 def ended(completion: CompletionData) -> "asyncio.Future[CompletionData]":

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -96,7 +96,7 @@ class StoredAudio:
         self._http, self._threads, self._timeout_s = http, threads, timeout_s
         self._room = max_whole_bytes
 
-    async def file(self, url: str) -> AsyncIterator[bytes]:
+    async def file(self, url: str) -> AsyncGenerator[bytes]:
         """The bytes of a file, as they come.
 
         Raises:

@@ -135,4 +135,3 @@ def test_many_that_leave_in_the_middle_do_not_take_the_process_with_them():
     command = [sys.executable, "-X", "faulthandler", "-c", _LEAVERS]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2_000:]
-
