@@ -1,4 +1,4 @@
-"""Whose a request is, and what its id and its Idempotency-Key stand for: with Redis, after it forgot, and without it."""
+"""Whose a request is, what its id and Idempotency-Key stand for: with Redis, after it forgot, and without it."""
 
 import asyncio
 import json
