@@ -78,16 +78,16 @@ async def test_a_second_request_hears_a_running_take_from_its_first_chunk(door):
         (request,) = await door.requested()
         fingerprint = (await door.http.get("/v1/requests/one")).json()["fingerprint"]
         await speak_one(door, request, pcm, complete=False, fingerprint=fingerprint)
-        heard = {first: b"", second: b""}
         await first.recv()
-        heard[first] += await first.recv()
+        begun = await first.recv()
         await second.send(json.dumps({"text": "hello"}))
         started = json.loads(await second.recv())
         assert (started["event"], started["offset"]) == ("started", 0)
-        for ws in heard:
-            while len(heard[ws]) < len(pcm):
-                heard[ws] += await ws.recv()
-        assert set(heard.values()) == {pcm}
+        for ws, before in ((first, begun), (second, b"")):
+            heard = before
+            while len(heard) < len(pcm):
+                heard += await ws.recv()
+            assert heard == pcm
 
 
 async def test_those_who_say_nothing_or_may_not_hold_no_slot(topics_ready, redis_settings, tmp_path):
@@ -179,6 +179,39 @@ async def test_work_is_cancelled_only_when_nobody_follows_it(topics_ready, redis
             return len(await cancels(topics_ready)) == 2
 
         await eventually(both)
+
+
+async def test_limits_are_shared_by_gateways_and_counted_for_each_key(topics_ready, redis_settings, tmp_path):
+    people = [new_key(name) for name in ("alice", "bob")]
+    (tmp_path / "keys").write_text("\n".join(line for _, line in people))
+    options = {"api_keys_file": tmp_path / "keys", "key_rate_per_s": 2, "rate_per_s": 100, "rate_burst": 100}
+    async with (
+        world(topics_ready, redis_settings, **options) as one,
+        world(topics_ready, redis_settings, **options) as two,
+    ):
+
+        async def post(door, key):
+            headers = {"Authorization": f"Bearer {key}"}
+            return (await door.http.post("/v1/speech", json={"text": "a"}, headers=headers)).status_code
+
+        (alice, _), (bob, _) = people
+        alices = await asyncio.gather(*(post(door, alice) for door in (one, two) for _ in range(6)))
+        assert alices.count(202) <= 2 + 4, "both gateways together, though some time may have passed"
+        assert 429 in alices
+        assert await post(two, bob) == 202, "another key is not limited by it"
+
+
+async def test_hits_are_served_while_the_bus_is_away(topics_ready, redis_settings, unused_tcp_port):
+    pcm = noise(2)
+    async with store_of_files(a=file_of(pcm, AudioFormat.FLAC)) as files:
+        async with world(topics_ready, redis_settings) as door:
+            await stored_hello(door, redis_settings, files.url + "/a")
+        away = topics_ready.model_copy(update={"bootstrap_servers": f"127.0.0.1:{unused_tcp_port}"})
+        settings = Settings(kafka=away, redis=redis_settings, gateway=GatewaySettings(port=0))
+        async with gateway(settings) as url, httpx.AsyncClient(base_url=url) as http:
+            assert (await http.post("/v1/speech", json={"text": "hello"})).status_code == 200
+            heard = await http.post("/v1/audio/speech", json={"input": "hello", "response_format": "pcm"})
+            assert heard.content == pcm
 
 
 @pytest.mark.parametrize("wait", [b"wait=\xb2", b"wait=1.5", b"wait=-1"])
