@@ -21,12 +21,13 @@ from infra.lifecycle import background
 from infra.logging import get_logger
 from infra.speech import Speech
 from infra.voices import load_catalogue
+from producers.gateway.audience import audience
 from producers.gateway.backpressure import Backpressure
 from producers.gateway.bus_door import bus_door
 from producers.gateway.cache import Cache
 from producers.gateway.connections import BoundedProtocol
 from producers.gateway.door_state import GatewayState
-from producers.gateway.doorway import Doorway, SpeechBody
+from producers.gateway.doorway import Doorway
 from producers.gateway.feeds import Tail, audio_into, fingerprints_into, jobs_into, keyed_into, outcomes_into
 from producers.gateway.front import Front, ProblemCors
 from producers.gateway.keys import load_keys
@@ -38,8 +39,9 @@ from producers.gateway.redis_line import redis_line
 from producers.gateway.routes import about, openai, requests, speech, stream
 from producers.gateway.routes.openapi import ACCEPTED, PROBLEM
 from producers.gateway.settings import Settings
-from producers.gateway.stored_audio import StoredAudio
+from producers.gateway.stored_audio import stored_audio
 from producers.gateway.take_hub import TakeHub
+from producers.gateway.tickets import SpeechBody
 from producers.replies import Completions, Followers
 from schemas import topics
 from schemas.audio import AudioChunk, TakeFinished
@@ -67,21 +69,28 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
         line = await stack.enter_async_context(redis_line(settings.redis))
         bus = await stack.enter_async_context(bus_door(settings.kafka, timeout_s=own.bus_timeout_s))
         cache = Cache(line, settings.redis)
+        projection = Projection(http, own.dedup_web, timeout_s=_VIEW_TIMEOUT_S)
         doorway = Doorway(
             Speech(catalogue, settings.synth.engine, settings.synth.revision),
             cache,
             bus,
             keys,
+            projection,
             idempotency_ttl_s=own.idempotency_ttl_s,
             projection_ttl_s=own.projection_ttl_s,
+        )
+        unheard = audience(
+            line, settings.redis.namespace, doorway.cancel, enabled=own.cancel_unheard, grace_s=own.unheard_grace_s
         )
         hub = TakeHub(max_bytes=own.stream_buffer_bytes, max_take_bytes=int(own.stream_buffer_s * _SAMPLE_BYTES_PER_S))
         backpressure = Backpressure(own.max_queued_audio_s)
         completions, followers = Completions(_WAITING), Followers()
         tail = _tail(settings, hub, backpressure, completions, followers)
+        stored = stack.enter_context(
+            stored_audio(http, timeout_s=own.object_timeout_s, max_whole_bytes=own.max_stream_object_bytes)
+        )
         limits = Limits(own, settings.redis)
         stack.push_async_callback(limits.close)
-        projection = Projection(http, own.dedup_web, timeout_s=_VIEW_TIMEOUT_S)
         state = GatewayState(
             settings=settings,
             catalogue=catalogue,
@@ -96,8 +105,9 @@ async def gateway_state(settings: Settings) -> AsyncIterator[GatewayState]:
             projection=projection,
             backpressure=backpressure,
             hub=hub,
-            stored=StoredAudio(http, timeout_s=own.object_timeout_s, max_decoded_bytes=own.max_stream_object_bytes),
+            stored=stored,
             pipeline=Pipeline(http, own.stages, backpressure, every_s=own.scrape_every_s),
+            audience=await stack.enter_async_context(unheard),
         )
         watching = backpressure.watch(projection, state.pipeline.lanes, own.scrape_every_s)
         await stack.enter_async_context(background(tail.run(), watching))

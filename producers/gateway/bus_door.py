@@ -18,6 +18,7 @@ _log = get_logger(__name__)
 _RECONNECT_S = 0.5
 _RETRY_AFTER_S = 2.0
 _CLOSE_S = 5.0
+_LEAST_SHARE = 1 / 3  # of the timeout, for a publish whose caller has waited for other things before
 
 
 class BusDoor:
@@ -34,21 +35,30 @@ class BusDoor:
         """Whether the bus answered last time."""
         return self._producer is not None
 
-    async def publish(self, topic: str, message: Message) -> None:
+    async def publish(self, topic: str, message: Message, until: float | None = None) -> None:
         """Publish and wait until the bus has it.
+
+        Args:
+            topic: its own name.
+            message: what to publish.
+            until: moment of the loop's clock at which the caller wants its answer; `timeout_s` from now when None.
 
         Raises:
             ProblemError: 503, the bus does not answer. The message may have arrived all the same.
         """
-        if self._producer is None:
+        producer = self._producer
+        if producer is None:
             raise _down()
+        now = asyncio.get_running_loop().time()
+        # Whatever was waited for before, a bus that is well has time enough to take it.
+        until = now + self._timeout_s if until is None else max(until, now + self._timeout_s * _LEAST_SHARE)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._producer.deliver(topic, message)
+            async with asyncio.timeout_at(until):
+                await producer.deliver(topic, message)
         except (TimeoutError, KafkaError, OSError):
             # One slow message among good ones is no outage.
             if time.monotonic() - self._last_good > self._timeout_s:
-                self._lose()
+                self._lose(producer)
             raise _down() from None
         self._last_good = time.monotonic()
 
@@ -69,9 +79,11 @@ class BusDoor:
                 self._producer = None
             await asyncio.sleep(_RECONNECT_S)
 
-    def _lose(self) -> None:
-        self._producer = None
-        self._lost.set()
+    def _lose(self, producer: BusProducer) -> None:
+        """Unless another has taken its place: what fails late on the old one says nothing about the new."""
+        if producer is self._producer:
+            self._producer = None
+            self._lost.set()
 
 
 @asynccontextmanager

@@ -29,6 +29,18 @@ class Claim:
     """Bound by this call."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What the gateways remember of a request."""
+
+    completion: CompletionData | None
+    """Its end, when it was answered at a door or told there."""
+    accepted: str | None
+    """Its fingerprint, when some gateway accepted it a moment ago."""
+    answered: bool
+    """Whether Redis answered: what it did not say is then not there."""
+
+
 class Cache:
     """Renditions, ends of requests, idempotency keys, and requests that dedup may not know yet."""
 
@@ -45,13 +57,19 @@ class Cache:
         except ValidationError:
             return None
 
-    async def completion(self, request_id: str) -> CompletionData | None:
-        """The end of a request that was answered at a door, without the bus."""
-        value = await self._ask("GET", f"completion:{request_id}")
+    async def recall(self, request_id: str) -> Recalled:
+        """What the gateways remember of a request, so far as Redis tells."""
         try:
-            return CompletionData.model_validate_json(value) if value else None
+            names = [f"{self._namespace}{kind}:{request_id}" for kind in ("completion", "accepted")]
+            completion, accepted = await self._line.ask("MGET", *names)
+        except RedisDownError:
+            metrics.REDIS_MISSES.inc()
+            return Recalled(None, self._fresh.get(request_id), answered=False)
+        try:
+            end = CompletionData.model_validate_json(completion) if completion else None
         except ValidationError:
-            return None
+            end = None
+        return Recalled(end, accepted.decode() if accepted else self._fresh.get(request_id), answered=True)
 
     async def keep_completion(self, completion: CompletionData, ttl_s: int) -> None:
         """Remember an end that the bus does not know of."""
@@ -64,14 +82,6 @@ class Cache:
         if len(self._fresh) > _FRESH_KEPT:
             self._fresh.popitem(last=False)
         await self._ask("SET", f"accepted:{request_id}", fingerprint, "EX", _FRESH_S)
-
-    async def fresh(self, request_id: str) -> str | None:
-        """The fingerprint of a request that some gateway accepted a moment ago."""
-        value = self._fresh.get(request_id)
-        if value is None:
-            answer = await self._ask("GET", f"accepted:{request_id}")
-            value = answer.decode() if answer else None
-        return value
 
     async def claim(self, name: str, content: str, ttl_s: int) -> Claim | None:
         """Bind a name to what it first came with.
@@ -90,14 +100,9 @@ class Cache:
             return None
         return Claim(bound.decode() if bound else content, False)
 
-    async def bound(self, name: str) -> str | None:
-        """What a name is bound to; "" when to nothing, None when Redis does not answer."""
-        try:
-            value = await self._line.ask("GET", self._namespace + name)
-        except RedisDownError:
-            metrics.REDIS_MISSES.inc()
-            return None
-        return value.decode() if value else ""
+    async def unclaim(self, name: str) -> None:
+        """The name was bound in error."""
+        await self._ask("DEL", name)
 
     async def _ask(self, verb: str, name: str, *rest: object) -> Any:
         try:

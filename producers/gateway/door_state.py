@@ -9,10 +9,11 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from infra.voices import Catalogue
 from producers.gateway import metrics
+from producers.gateway.audience import Audience
 from producers.gateway.backpressure import Backpressure
 from producers.gateway.bus_door import BusDoor
 from producers.gateway.cache import Cache
-from producers.gateway.doorway import Doorway, unknown_request
+from producers.gateway.doorway import Doorway
 from producers.gateway.feeds import Tail
 from producers.gateway.following import Following
 from producers.gateway.keys import KeyRing
@@ -24,12 +25,15 @@ from producers.gateway.projection import Projection
 from producers.gateway.settings import Settings
 from producers.gateway.stored_audio import StoredAudio
 from producers.gateway.take_hub import TakeHub
+from producers.gateway.tickets import unknown_request
 from producers.replies import Completions, Followers
 from schemas.base import utc_now
 from schemas.codes import PERCENT_AT, State
 from schemas.completions import CompletionData, RequestStatus
 
 _BODY_S = 15.0
+_REDIS_SHARE_S = 0.25  # of the time to an answer, beyond the bus's own
+_DIGITS = 10
 _VIEW_LAG_S = 300
 _FIRST_ASKED_S, _LAST_ASKED_S = 2.0, 15.0
 
@@ -53,6 +57,7 @@ class GatewayState:
     hub: TakeHub
     stored: StoredAudio
     pipeline: Pipeline
+    audience: Audience
     listeners: int = 0
     open: int = 0
     """Requests being served."""
@@ -74,10 +79,7 @@ class GatewayState:
             ProblemError: 413 when it is longer; 408 when it does not come.
         """
         bound = self.settings.gateway.max_body_bytes
-        if (
-            request.headers.get("content-length", "0").isdigit()
-            and int(request.headers.get("content-length", "0")) > bound
-        ):
+        if whole_number(request.headers.get("content-length", "")) > bound:
             raise _too_large(bound)
         body = bytearray()
         try:
@@ -111,20 +113,23 @@ class GatewayState:
             self.listeners -= 1
             metrics.LISTENERS.labels(kind).dec()
 
+    def answer_by(self) -> float:
+        """When a request that comes now wants its answer, by the loop's clock: one moment for all that it waits for."""
+        return asyncio.get_running_loop().time() + self.settings.gateway.bus_timeout_s + _REDIS_SHARE_S
+
     @asynccontextmanager
-    async def awaited(self, request_id: str) -> AsyncIterator[asyncio.Future[CompletionData]]:
+    async def awaited(self, request_id: str, until: float) -> AsyncIterator[asyncio.Future[CompletionData]]:
         """The end of a request that is about to be published.
 
         Raises:
-            ProblemError: 503, the gateway does not hear the bus.
+            ProblemError: 503, the gateway does not hear the bus until then, or too many wait already.
         """
-        if not self.tail.listening.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.gateway.bus_timeout_s):
-                    await self.tail.listening.wait()
-            if not self.tail.listening.is_set():
-                raise ProblemError(503, "bus_unavailable", "the message bus does not answer", retry_after_s=2)
-        future = await self.completions.add(request_id)
+        try:
+            async with asyncio.timeout_at(until):
+                await self.tail.listening.wait()
+                future = await self.completions.add(request_id)
+        except TimeoutError:
+            raise ProblemError(503, "bus_unavailable", "the message bus does not answer", retry_after_s=2) from None
         asking = asyncio.create_task(self._ask_for_end(request_id, future))
         try:
             yield future
@@ -156,32 +161,38 @@ class GatewayState:
         """An end was told to a client: from now on it is the answer at every door, though dedup's view may lag."""
         await self.cache.keep_completion(completion, _VIEW_LAG_S)
 
-    async def status(self, owner: str, request_id: str) -> RequestStatus:
+    async def status(self, request_id: str) -> RequestStatus:
         """Where a request is.
 
         Raises:
-            ProblemError: 404, no such request of this owner; 503, it cannot be told just now.
+            ProblemError: 404, there is no such request; 503, it cannot be told just now.
         """
-        await self.doorway.require_owner(owner, request_id)
-        completion = await self.cache.completion(request_id)
-        if completion is not None:
-            return _status_of(completion)
+        recalled = await self.cache.recall(request_id)
+        if recalled.completion is not None:
+            return _status_of(recalled.completion)
         status = await self.projection.status(request_id)
         if status is not None:
             return status
-        fingerprint = await self.cache.fresh(request_id)
-        if fingerprint is None:
+        if recalled.accepted is not None:
+            return accepted(request_id, recalled.accepted)
+        if recalled.answered:
             raise unknown_request()
-        state = State.ACCEPTED
-        return RequestStatus(
-            request_id=request_id, state=state, percent=PERCENT_AT[state], at=utc_now(), fingerprint=fingerprint
-        )
+        detail = "dedup does not know it, and what was just accepted or answered at a door cannot be told without Redis"
+        raise ProblemError(503, "state_unavailable", detail, retry_after_s=1)
 
 
 def state_of(connection: HTTPConnection) -> GatewayState:
     """The gateway that serves this connection."""
     state: GatewayState = connection.app.state.gateway
     return state
+
+
+def accepted(request_id: str, fingerprint: str | None = None) -> RequestStatus:
+    """The state of a request that is on the bus and has not been heard of."""
+    state = State.ACCEPTED
+    return RequestStatus(
+        request_id=request_id, state=state, percent=PERCENT_AT[state], at=utc_now(), fingerprint=fingerprint
+    )
 
 
 def _status_of(completion: CompletionData) -> RequestStatus:
@@ -195,6 +206,13 @@ def _status_of(completion: CompletionData) -> RequestStatus:
         audio=completion.audio,
         error=completion.error,
     )
+
+
+def whole_number(text: str) -> int:
+    """The number in ASCII digits, at most 10^9; 0 for anything else. `str.isdigit` takes digits that `int` does not."""
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    return int(text) if len(text) < _DIGITS else 10**9
 
 
 def _too_large(bound: int) -> ProblemError:

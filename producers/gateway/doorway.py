@@ -1,84 +1,31 @@
 """What happens to a speech request at the HTTP door, whichever route it came by.
 
-Checked, fingerprinted, answered from the cache or put on the bus. The steps that decide are pure functions; this
-module puts them in order.
+Checked, named, answered from the cache or put on the bus. The steps that decide are in `tickets`; this module puts
+them in order.
 """
 
-import hashlib
-import json
-from dataclasses import dataclass
+import asyncio
+from contextlib import suppress
 
-from pydantic import ConfigDict, ValidationError
 from ulid import ULID
 
-from infra.speech import RefusedError, Speech
+from infra.speech import Speech
 from producers.gateway.bus_door import BusDoor
 from producers.gateway.cache import Cache
 from producers.gateway.keys import KeyRing
 from producers.gateway.problems import ProblemError
+from producers.gateway.projection import Projection
+from producers.gateway.tickets import Checked, Ticket, check, id_of_key, name_of_key, other_content, unknown_request
 from schemas import topics
-from schemas.base import utc_now
 from schemas.codec import Context, encode, new_traceparent
 from schemas.codes import AudioFormat
 from schemas.completions import CompletionData
 from schemas.renditions import CachedRendition
-from schemas.requests import CancelRequested, SpeechSpec, SynthesisRequested
+from schemas.requests import CancelRequested, SynthesisRequested
 
 SOURCE = "voxbus/gateway"
-
-
-class SpeechBody(SynthesisRequested):
-    """A request at the HTTP door: fields it does not know are refused, so that a misspelt one is found at once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A checked request on its way."""
-
-    request: SynthesisRequested
-    spec: SpeechSpec
-    fingerprint: str
-    request_id: str
-    trace: str | None
-
-    def completion(self, rendition: CachedRendition) -> CompletionData:
-        """The end of this request, when its audio was there already."""
-        return CompletionData(
-            request_id=self.request_id,
-            status="completed",
-            fingerprint=self.fingerprint,
-            cached=True,
-            audio=rendition.audio(),
-            engine=rendition.engine,
-            metadata=self.request.metadata,
-        )
-
-
-def read_body(body: bytes) -> SynthesisRequested:
-    """The request in a body.
-
-    Raises:
-        ProblemError: 422, naming the first field at fault, never its content.
-    """
-    try:
-        return SpeechBody.model_validate_json(body)
-    except ValidationError as error:
-        raise problem_of(error) from None
-
-
-def problem_of(error: ValidationError) -> ProblemError:
-    """The refusal that names the first field at fault, never its content."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    pointer = "".join(f"/{part}" for part in first["loc"])
-    return ProblemError(422, "invalid_request", str(first["msg"]).removeprefix("Value error, "), pointer=pointer)
-
-
-def digest_of(request: SynthesisRequested) -> str:
-    """Of a request's content, to tell a repeat from another request under the same key."""
-    content = request.model_dump(mode="json", by_alias=True)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+_LONG_CHARS = 2_000  # a longer text takes more than a millisecond to check
+_KNOWN_S = 0.3  # how long dedup may take to tell whether it knows an id
 
 
 class Doorway:
@@ -90,11 +37,12 @@ class Doorway:
         cache: Cache,
         bus: BusDoor,
         keys: KeyRing,
+        projection: Projection,
         *,
         idempotency_ttl_s: int,
         projection_ttl_s: int,
     ) -> None:
-        self._speech, self._cache, self._bus, self._keys = speech, cache, bus, keys
+        self._speech, self._cache, self._bus, self._keys, self._projection = speech, cache, bus, keys, projection
         self._idempotency_ttl_s, self._projection_ttl_s = idempotency_ttl_s, projection_ttl_s
 
     async def ticket(
@@ -104,37 +52,36 @@ class Doorway:
 
         Raises:
             ProblemError: 422, it cannot be spoken here, or its idempotency key came with another request before;
-                409, its id is another owner's.
+                409, its id came with another content before, or is another owner's.
         """
-        try:
-            spec = self._speech.spec_of(request)
-        except RefusedError as error:
-            raise ProblemError(422, error.code, error.message, pointer=error.pointer) from None
-        request_id = request.request_id
+        long = len(request.text) > _LONG_CHARS
+        checked = await asyncio.to_thread(check, request, self._speech) if long else check(request, self._speech)
         if idempotency_key is not None:
-            await self._claim_key(request, owner, idempotency_key)
-            request_id = request_id or self._keys.sign(owner, _id_of_key(owner, idempotency_key))
-        if request_id is None:
-            request_id = self._keys.sign(owner, str(ULID()))
-        elif not self._keys.open:
-            await self._claim_id(owner, request_id)
-        return Ticket(request, spec, self._speech.fingerprint_of(spec), request_id, trace)
+            await self._claim_key(owner, idempotency_key, checked.digest)
+        chosen = request.request_id
+        if chosen is not None:
+            ticket = Ticket(request, checked.fingerprint, self._id_of(owner, chosen), chosen, trace)
+            await self._bind(ticket, checked)
+            return ticket
+        name = id_of_key(owner, idempotency_key, checked.digest) if idempotency_key is not None else str(ULID())
+        request_id = self._keys.sign(owner, name)
+        return Ticket(request, checked.fingerprint, request_id, request_id, trace)
 
     async def cached(self, ticket: Ticket, audio_format: AudioFormat | None = None) -> CachedRendition | None:
         """The stored rendition a ticket asks for, or one in another format."""
         return await self._cache.rendition(ticket.fingerprint, audio_format or ticket.request.format)
 
-    async def publish(self, ticket: Ticket) -> None:
-        """Put the request on the bus.
+    async def publish(self, ticket: Ticket, until: float | None = None) -> None:
+        """Put the request on the bus, until a moment of the loop's clock.
 
         Raises:
             ProblemError: 503, the bus does not answer.
         """
         request = ticket.request
-        if request.request_id is None:
+        if request.request_id != ticket.request_id:
             request = request.model_copy(update={"request_id": ticket.request_id})
         message = encode(request, source=SOURCE, context=Context(ticket.trace or new_traceparent()))
-        await self._bus.publish(topics.REQUESTS, message)
+        await self._bus.publish(topics.REQUESTS, message, until)
         await self._cache.accepted(ticket.request_id, ticket.fingerprint)
 
     async def cancel(self, request_id: str) -> None:
@@ -146,68 +93,53 @@ class Doorway:
         message = encode(CancelRequested(request_id=request_id), source=SOURCE, context=Context(new_traceparent()))
         await self._bus.publish(topics.REQUESTS, message)
 
-    async def answered(self, completion: CompletionData) -> None:
-        """Remember an end that was given without the bus, so that it can be asked for again."""
+    async def answered(self, ticket: Ticket, rendition: CachedRendition) -> CompletionData:
+        """The end of a request without the bus, remembered so that it can be asked for again."""
+        completion = ticket.completion(rendition)
         await self._cache.keep_completion(completion, self._projection_ttl_s)
+        return completion
 
-    async def require_owner(self, owner: str, request_id: str) -> None:
-        """Let only the owner see a request.
+    def id_of(self, owner: str, name: str) -> str:
+        """The id of the request that its owner calls `name`. That of another's request cannot even be said.
 
         Raises:
-            ProblemError: 404, it is not theirs, which nobody is told; 503, that cannot be told without Redis.
+            ProblemError: 404, the name is an id that was made for another owner.
         """
-        if self._keys.open:
-            return
-        if self._keys.is_marked(request_id):
-            if not self._keys.owns(owner, request_id):
-                raise unknown_request()
-            return
-        found = await self._cache.bound(f"owner:{request_id}")
-        if found is None:
-            raise ProblemError(503, "state_unavailable", "owners of requests cannot be told just now", retry_after_s=1)
-        if found != owner:
+        if self._is_foreign(owner, name):
             raise unknown_request()
+        return self._keys.id_of(owner, name)
 
-    async def _claim_key(self, request: SynthesisRequested, owner: str, key: str) -> None:
-        """The id of such a request follows from the key, so without Redis a repeat is still the same request."""
-        digest = digest_of(request)
-        claim = await self._cache.claim(f"idempotency:{_id_of_key(owner, key)}", digest, self._idempotency_ttl_s)
+    def _id_of(self, owner: str, chosen: str) -> str:
+        if self._is_foreign(owner, chosen):
+            raise ProblemError(409, "request_conflict", "this request_id is taken", pointer="/request_id")
+        return self._keys.id_of(owner, chosen)
+
+    def _is_foreign(self, owner: str, name: str) -> bool:
+        return not self._keys.open and self._keys.is_marked(name) and not self._keys.owns(owner, name)
+
+    async def _claim_key(self, owner: str, key: str, digest: str) -> None:
+        name = f"idempotency:{name_of_key(owner, key)}"
+        claim = await self._cache.claim(name, digest, self._idempotency_ttl_s)
         if claim is not None and claim.content != digest:
             raise ProblemError(422, "request_conflict", "this Idempotency-Key came with another request before")
 
-    async def _claim_id(self, owner: str, request_id: str) -> None:
-        """Ids that clients choose are not marked with their owner; who came first is kept in Redis."""
-        if self._keys.is_marked(request_id):
-            if self._keys.owns(owner, request_id):
-                return
-            raise _taken()
-        claim = await self._cache.claim(f"owner:{request_id}", owner, self._projection_ttl_s)
-        if claim is None:
-            raise ProblemError(
-                503,
-                "state_unavailable",
-                "ids of your own cannot be taken just now; leave request_id out",
-                retry_after_s=1,
-            )
-        if claim.content != owner:
-            raise _taken()
+    async def _bind(self, ticket: Ticket, checked: Checked) -> None:
+        """Ids that clients choose keep the content they first came with, here as at dedup."""
+        name = f"content:{ticket.request_id}"
+        claim = await self._cache.claim(name, checked.digest, self._projection_ttl_s)
+        if claim is not None and not claim.fresh:
+            if claim.content != checked.digest:
+                raise other_content()
+            return
+        # New at the gateways. Dedup may know it: from another door, or from before Redis forgot.
+        if not await self._can_be(ticket):
+            await self._cache.unclaim(name)
+            raise other_content()
 
-
-def unknown_request() -> ProblemError:
-    """No such request, or not yours."""
-    return ProblemError(404, "unknown_request", "no such request, or it is forgotten by now")
-
-
-def completion_body(completion: CompletionData) -> bytes:
-    """JSON in the form of `tts.completed` and of the webhook."""
-    at = utc_now().isoformat().replace("+00:00", "Z")
-    data = completion.model_dump_json(exclude_none=True)
-    return f'{{"type":"speech.{completion.status}","timestamp":"{at}","data":{data}}}'.encode()
-
-
-def _taken() -> ProblemError:
-    return ProblemError(409, "request_conflict", "this request_id is taken", pointer="/request_id")
-
-
-def _id_of_key(owner: str, key: str) -> str:
-    return "idem-" + hashlib.sha256(f"{owner}\n{key}".encode()).hexdigest()[:40]
+    async def _can_be(self, ticket: Ticket) -> bool:
+        """While dedup is silent nobody objects; what it answers later is compared again before it is told."""
+        with suppress(ProblemError, TimeoutError):
+            async with asyncio.timeout(_KNOWN_S):
+                known = await self._projection.status(ticket.request_id)
+                return known is None or ticket.ended_by(known)
+        return True

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from typing import Literal, Protocol
 
 import numpy
-import numpy.typing
 import soundfile
-import soxr
+
+from producers.gateway.resampling import resampler
 
 StreamFormat = Literal["mp3", "opus", "flac", "wav", "pcm"]
 
@@ -27,6 +27,8 @@ MEDIA_TYPES: dict[StreamFormat, str] = {
 _CONTAINERS = {"mp3": ("MP3", "MPEG_LAYER_III"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz; the codec knows no others
 _OPUS_RATE = 24_000
+PCM_RATE = 24_000
+"""Hz of the `pcm` format, as OpenAI's is: nothing in it could tell another."""
 _MP3_LEVEL = 0.6  # 64 kbit/s at 24 kHz mono
 _UNKNOWN_LENGTH = 0xFFFFFFFF
 
@@ -90,23 +92,24 @@ class _FileEncoder:
         # A constant bit rate lets players tell the length of an MP3 whose header could not be written at the end.
         constant = {"bitrate_mode": "CONSTANT", "compression_level": _MP3_LEVEL} if audio_format == "mp3" else {}
         self._file = soundfile.SoundFile(self._drain, "w", rate, 1, subtype=subtype, format=container, **constant)
-        self._resampler = soxr.ResampleStream(sample_rate, rate, 1, dtype="int16") if rate != sample_rate else None
+        self._resampler = resampler(sample_rate, rate)
 
     def encode(self, pcm: bytes) -> bytes:
-        self._write(numpy.frombuffer(pcm, dtype="<i2"), last=False)
+        self._write(pcm, last=False)
         return self._drain.drained()
 
     def finish(self) -> bytes:
-        self._write(numpy.zeros(0, dtype="<i2"), last=True)
+        self._write(b"", last=True)
         self._file.close()
         return self._drain.drained()
 
-    def _write(self, samples: numpy.typing.NDArray[numpy.int16], *, last: bool) -> None:
-        self._file.write(self._resampler.resample_chunk(samples, last=last) if self._resampler else samples)
+    def _write(self, pcm: bytes, *, last: bool) -> None:
+        pcm = self._resampler.resampled(pcm, last=last) if self._resampler else pcm
+        self._file.write(numpy.frombuffer(pcm, dtype="<i2"))
 
 
-class _RawEncoder:
-    """PCM as it is, with a header before it or without."""
+class _WavEncoder:
+    """A header before PCM as it is."""
 
     def __init__(self, header: bytes) -> None:
         self._header = header
@@ -119,12 +122,25 @@ class _RawEncoder:
         return self.encode(b"")
 
 
+class _PcmEncoder:
+    """PCM at the one rate that clients of headerless audio count on."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._resampler = resampler(sample_rate, PCM_RATE)
+
+    def encode(self, pcm: bytes) -> bytes:
+        return self._resampler.resampled(pcm) if self._resampler else pcm
+
+    def finish(self) -> bytes:
+        return self._resampler.resampled(b"", last=True) if self._resampler else b""
+
+
 def new_encoder(audio_format: StreamFormat, sample_rate: int) -> Encoder:
     """An encoder for 16-bit mono PCM."""
     if audio_format == "pcm":
-        return _RawEncoder(b"")
+        return _PcmEncoder(sample_rate)
     if audio_format == "wav":
-        return _RawEncoder(wav_header(sample_rate))
+        return _WavEncoder(wav_header(sample_rate))
     return _FileEncoder(audio_format, sample_rate)
 
 

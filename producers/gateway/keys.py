@@ -15,6 +15,7 @@ from producers.gateway.problems import ProblemError
 _PREFIX = "vxb_"
 _MARK = ".k"
 _MAC_DIGITS = 24
+_NAME_CHARS = 128 - len(_MARK) - _MAC_DIGITS  # of a name that fits into an id together with its mark
 ANYBODY = "anybody"
 """Owner of every request while no keys are set up."""
 
@@ -53,6 +54,15 @@ class KeyRing:
             return name
         key = next(key for key in self._keys if key.name == owner)
         return f"{name}{_MARK}{_mac(key, name)}"
+
+    def id_of(self, owner: str, name: str) -> str:
+        """The id on the bus of what an owner calls `name`: its own marked id, or a name it chose.
+
+        Two owners may choose the same name, and no owner can say the name of what came by another door.
+        """
+        if self.open or (self.is_marked(name) and self.owns(owner, name)):
+            return name
+        return self.sign(owner, name if len(name) <= _NAME_CHARS else hashlib.sha256(name.encode()).hexdigest())
 
     def is_marked(self, request_id: str) -> bool:
         """Whether the id has the form of those made here."""

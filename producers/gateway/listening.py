@@ -1,13 +1,15 @@
 """One listener's way through one synthesis: the audio in the making, or the stored one, from any sample on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from producers.gateway.cache import Cache
 from producers.gateway.problems import ProblemError
 from producers.gateway.stored_audio import Recording, StoredAudio
 from producers.gateway.take_hub import TakeHub
+from producers.gateway.tickets import other_content
 from schemas.audio import BYTES_PER_SAMPLE
 from schemas.codes import AudioFormat
 from schemas.completions import CompletionData, RequestStatus
@@ -18,7 +20,7 @@ _BLOCK_BYTES = 32_768
 
 @dataclass(slots=True)
 class Listening:
-    """Where a listener is. `sample_rate` is known with the first block."""
+    """Where a listener is. Samples are counted at `sample_rate`, whichever file or take they come from."""
 
     hub: TakeHub
     stored: StoredAudio
@@ -30,9 +32,10 @@ class Listening:
     sample: int = 0
     """The next sample to be heard."""
     sample_rate: int = 0
+    """Hz; 0 until the first block is there. Once it is known it stays: a listener was told."""
     _ear: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def blocks(self) -> AsyncIterator[bytes]:
+    async def blocks(self) -> AsyncGenerator[bytes]:
         """PCM from `sample` on, as soon as it is there.
 
         Raises:
@@ -42,7 +45,8 @@ class Listening:
             while True:
                 self._ear.clear()
                 take = self.hub.take(self.fingerprint)
-                if take is not None:
+                # A take at another rate than was announced is heard from the store, which has it resampled.
+                if take is not None and self.sample_rate in (0, take.sample_rate):
                     self.sample_rate = take.sample_rate
                     while block := take.from_sample(self.sample, _BLOCK_BYTES):
                         self.sample += len(block) // BYTES_PER_SAMPLE
@@ -53,23 +57,29 @@ class Listening:
                     break
                 if not self._ear.is_set():
                     await self._wait()
-        async for block in self.from_store():
-            yield block
+        async with aclosing(self.from_store()) as blocks:
+            async for block in blocks:
+                yield block
 
-    async def from_store(self) -> AsyncIterator[bytes]:
+    async def from_store(self) -> AsyncGenerator[bytes]:
         """The rest, out of object storage: the lossless master when the cache knows it, otherwise the own file."""
-        async for block in (await self._recording()).blocks():
-            self.sample += len(block) // BYTES_PER_SAMPLE
-            yield block
+        recording = await self._recording()
+        async with aclosing(recording.blocks()) as blocks:
+            async for block in blocks:
+                self.sample += len(block) // BYTES_PER_SAMPLE
+                yield block
 
     async def _recording(self) -> Recording:
         completion = self.completion.result()
+        if completion.fingerprint not in (None, self.fingerprint):
+            raise other_content()
         if completion.audio is None:
             raise failure_of(completion)
+        # The rate of the synthesis: the file of a format that knows only some rates may have another.
+        self.sample_rate = self.sample_rate or completion.audio.sample_rate
         master = await self.cache.rendition(self.fingerprint, AudioFormat.FLAC)
-        recording = await self.stored.recording(master.url if master else completion.audio.url, self.sample)
-        self.sample_rate = recording.sample_rate
-        return recording
+        url = master.url if master else completion.audio.url
+        return await self.stored.recording(url, self.sample, sample_rate=self.sample_rate)
 
     async def _wait(self) -> None:
         self.completion.add_done_callback(self._stir)

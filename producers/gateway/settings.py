@@ -45,7 +45,7 @@ class GatewaySettings(Fragment):
     stream_timeout_s: float = Field(default=300.0, gt=0)
     """How long a stream waits for audio that does not come."""
     max_stream_object_bytes: int = Field(default=256 * 2**20, ge=2**20)
-    """The largest stored master that is decoded for a listener, in memory."""
+    """Stored audio that is held whole in memory, by all streams together, where the store gives no ranges out."""
     idempotency_ttl_s: int = Field(default=86_400, ge=60)
     """How long an `Idempotency-Key` is remembered."""
     projection_ttl_s: int = Field(default=86_400, ge=60)
@@ -58,8 +58,12 @@ class GatewaySettings(Fragment):
     """Audio of one take kept for listeners that join late or lag, in seconds."""
     stream_buffer_bytes: int = Field(default=64 * 2**20, ge=2**20)
     """Audio kept for all takes together."""
+    send_timeout_s: float = Field(default=30.0, gt=0)
+    """How long a listener may take nothing before it is let go."""
     cancel_unheard: bool = False
-    """A listener that leaves before anybody else waits cancels the work."""
+    """A listener that leaves cancels the work, unless somebody else follows the request. The same on all gateways."""
+    unheard_grace_s: float = Field(default=5.0, ge=0)
+    """How long a listener that left may take to come back before that."""
     stages: dict[str, str] = Field(default_factory=dict)
     """Name of a stage → base URL of its health server, for the console's picture; a JSON object."""
     scrape_every_s: float = Field(default=1.0, gt=0)

@@ -41,6 +41,8 @@ class TakeHub:
         self._max_take_bytes = max_take_bytes
         self._size = 0
         self._ears: dict[str, set[asyncio.Event]] = {}
+        self.sample_rate = 0
+        """Hz of the latest take, and likely of the next; 0 until one was heard."""
 
     @property
     def size(self) -> int:
@@ -55,6 +57,7 @@ class TakeHub:
             if chunk.index != 0:
                 return  # its beginning went by before this gateway listened
             take = self._takes[chunk.fingerprint] = LiveTake(chunk.take_id, chunk.sample_rate)
+            self.sample_rate = chunk.sample_rate
         if take.take_id != chunk.take_id or chunk.index != take.chunks or take.gone:
             return  # a repeat, or a take that lost against another
         take.pcm += chunk.pcm

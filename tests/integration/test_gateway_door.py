@@ -206,11 +206,14 @@ async def test_each_key_sees_its_own_requests_only(topics_ready, redis_settings,
         made = await door.http.post("/v1/speech", json={"text": "a"}, headers=by(alice))
         chosen = await door.http.post("/v1/speech", json={"text": "a", "request_id": "mine"}, headers=by(alice))
         for url in (made.json()["status_url"], chosen.json()["status_url"]):
+            assert url.rpartition("/")[2] in (made.json()["request_id"], "mine")
             assert (await door.http.get(url, headers=by(alice))).status_code == 200
             for path in (url, url + "/events", url + "/audio"):
                 assert (await door.http.get(path, headers=by(bob))).status_code == 404
-        taken = await door.http.post("/v1/speech", json={"text": "b", "request_id": "mine"}, headers=by(bob))
-        assert taken.status_code == 409
+        bobs = await door.http.post("/v1/speech", json={"text": "b", "request_id": "mine"}, headers=by(bob))
+        assert (bobs.status_code, bobs.json()["request_id"]) == (202, "mine"), "names are each owner's own"
+        seen = [(await door.http.get("/v1/requests/mine", headers=by(key))).json() for key in (alice, bob)]
+        assert [one["fingerprint"] for one in seen] == [one.json()["fingerprint"] for one in (chosen, bobs)]
         forged = made.json()["request_id"]
         taken = await door.http.post("/v1/speech", json={"text": "b", "request_id": forged}, headers=by(bob))
         assert taken.status_code == 409

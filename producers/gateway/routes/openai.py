@@ -1,24 +1,25 @@
 """`POST /v1/audio/speech`: compatible with OpenAI's speech endpoint, so that its clients work unchanged."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from starlette.types import Receive, Scope, Send
 
 from infra.voices import Catalogue
 from producers.gateway import metrics
 from producers.gateway.door_state import GatewayState, state_of
-from producers.gateway.doorway import SpeechBody, Ticket, problem_of
 from producers.gateway.encoding import MEDIA_TYPES, StreamFormat, encoded
+from producers.gateway.held_response import HeldResponse, chained, unless_gone
 from producers.gateway.listening import Listening
 from producers.gateway.problems import ProblemError
 from producers.gateway.routes.openapi import OPENAI
+from producers.gateway.tickets import SpeechBody, Ticket, problem_of
 from schemas.codes import AudioFormat
+from schemas.renditions import CachedRendition
 from schemas.requests import MAX_TEXT_CHARS, SynthesisRequested
 
 router = APIRouter()
@@ -46,23 +47,51 @@ class OpenAISpeech(BaseModel):
     speed: float = Field(default=1.0, ge=0.25, le=4.0, allow_inf_nan=False)
 
 
+@dataclass(slots=True)
+class _Listener:
+    """One who hears a file while it is made."""
+
+    ticket: Ticket
+    audio_format: StreamFormat
+    until: float
+    """When a refusal must be there, by the loop's clock."""
+    published: bool = False
+
+
 @router.post("/v1/audio/speech", summary="Speak a text (OpenAI-compatible)", response_model=None, **OPENAI)
-async def create_speech(request: Request) -> StreamingResponse:
+async def create_speech(request: Request) -> HeldResponse:
     """Audio as it is being made, in the format asked for."""
     state = state_of(request)
+    until = state.answer_by()
     owner = state.keys.require(request)
     await state.limits.take(owner)
     body = _read(await state.body(request))
     ticket = await state.doorway.ticket(
         speech_of(body, state.catalogue), owner, trace=request.headers.get("traceparent")
     )
+    listener = _Listener(ticket, body.response_format, until)
+
+    def on_cut() -> None:
+        if listener.published:
+            state.audience.left(ticket.request_id)
+
     async with AsyncExitStack() as resources:
         resources.enter_context(state.listener("file"))
-        audio = _audio(state, resources, ticket, body.response_format)
-        first = await anext(audio, b"")  # what is to be refused is refused before the answer has begun
-        headers = {"X-Request-Id": ticket.request_id, "X-Voxbus-Fingerprint": ticket.fingerprint}
-        media_type = MEDIA_TYPES[body.response_format]
-        return _OwningResponse(_chained(first, audio), resources.pop_all(), media_type, headers)
+        audio = await resources.enter_async_context(aclosing(_audio(state, resources, listener)))
+        try:
+            # What is to be refused is refused before the answer has begun.
+            first = await unless_gone(request, _first(audio))
+        except BaseException:
+            on_cut()
+            raise
+        return HeldResponse(
+            chained(first, audio),
+            resources.pop_all(),
+            media_type=MEDIA_TYPES[body.response_format],
+            headers={"X-Request-Id": ticket.name, "X-Voxbus-Fingerprint": ticket.fingerprint},
+            send_timeout_s=state.settings.gateway.send_timeout_s,
+            on_cut=on_cut,
+        )
 
 
 def speech_of(body: OpenAISpeech, catalogue: Catalogue) -> SynthesisRequested:
@@ -94,55 +123,48 @@ def _read(body: bytes) -> OpenAISpeech:
         raise problem_of(error) from None
 
 
-async def _audio(
-    state: GatewayState, resources: AsyncExitStack, ticket: Ticket, audio_format: StreamFormat
-) -> AsyncIterator[bytes]:
-    if audio_format != "pcm":
-        hit = await state.doorway.cached(ticket)
-        if hit is not None:
-            metrics.SPEECH.labels("streamed_hit").inc()
-            async for block in state.stored.file(hit.url):
-                yield block
-            return
-    master = await state.doorway.cached(ticket, AudioFormat.FLAC)
-    if master is not None:
+async def _audio(state: GatewayState, resources: AsyncExitStack, listener: _Listener) -> AsyncGenerator[bytes]:
+    ticket, audio_format = listener.ticket, listener.audio_format
+    hit = await state.doorway.cached(ticket) if audio_format != "pcm" else None
+    master = await state.doorway.cached(ticket, AudioFormat.FLAC) if hit is None else None
+    stored = hit or master
+    if stored is not None:
         metrics.SPEECH.labels("streamed_hit").inc()
-        recording = await state.stored.recording(master.url)
-        async for piece in encoded(recording.blocks(), audio_format, recording.sample_rate):
-            yield piece
+        await state.doorway.answered(ticket, stored)  # before it is heard, so that it can be asked for after a break
+        pieces = state.stored.file(stored.url) if hit else _transcoded(state, stored, audio_format)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
         return
     state.backpressure.admit(ticket.request.priority)
-    future = await resources.enter_async_context(state.awaited(ticket.request_id))
-    await state.doorway.publish(ticket)
+    await resources.enter_async_context(state.audience.follows(ticket.request_id))
+    future = await resources.enter_async_context(state.awaited(ticket.request_id, listener.until))
+    await state.doorway.publish(ticket, listener.until)
+    listener.published = True
     metrics.SPEECH.labels("streamed").inc()
     async for piece in _encoded_live(state.listening(ticket.fingerprint, future), audio_format):
         yield piece
+    listener.published = False
+
+
+async def _transcoded(
+    state: GatewayState, master: CachedRendition, audio_format: StreamFormat
+) -> AsyncGenerator[bytes]:
+    recording = await state.stored.recording(master.url)
+    async with aclosing(recording.blocks()) as blocks:
+        async for piece in encoded(blocks, audio_format, recording.sample_rate):
+            yield piece
 
 
 async def _encoded_live(listening: Listening, audio_format: StreamFormat) -> AsyncIterator[bytes]:
     try:
-        blocks = listening.blocks()
-        first = await anext(blocks, b"")
-        async for piece in encoded(_chained(first, blocks), audio_format, listening.sample_rate):
-            yield piece
+        async with aclosing(listening.blocks()) as blocks:
+            first = await anext(blocks, b"")
+            async for piece in encoded(chained(first, blocks), audio_format, listening.sample_rate):
+                yield piece
     except ConnectionError:
         raise ProblemError(503, "bus_unavailable", "the message bus does not answer", retry_after_s=2) from None
 
 
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for block in rest:
-        yield block
-
-
-class _OwningResponse(StreamingResponse):
-    """A stream that gives back what it holds when it ends, however it ends."""
-
-    def __init__(self, body: AsyncIterator[bytes], resources: AsyncExitStack, media_type: str, headers: dict[str, str]):
-        super().__init__(body, media_type=media_type, headers=headers)
-        self._resources = resources
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        async with self._resources:
-            await super().__call__(scope, receive, send)
+async def _first(audio: AsyncIterator[bytes]) -> bytes:
+    return await anext(audio, b"")

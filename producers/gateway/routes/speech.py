@@ -6,10 +6,10 @@ import json
 from fastapi import APIRouter, Request, Response
 
 from producers.gateway import metrics
-from producers.gateway.door_state import GatewayState, state_of
-from producers.gateway.doorway import Ticket, completion_body, read_body
+from producers.gateway.door_state import GatewayState, state_of, whole_number
 from producers.gateway.problems import ProblemError
 from producers.gateway.routes.openapi import SPEECH
+from producers.gateway.tickets import Ticket, completion_body, other_content, read_body
 
 router = APIRouter()
 _JSON = "application/json"
@@ -20,6 +20,7 @@ _CACHED = {"Preference-Applied": "respond-sync"}
 async def speak(request: Request) -> Response:
     """Queue a text to be spoken; answered at once with the completion when the audio is stored already."""
     state = state_of(request)
+    until = state.answer_by()
     owner = state.keys.require(request)
     await state.limits.take(owner)
     ticket = await state.doorway.ticket(
@@ -30,41 +31,44 @@ async def speak(request: Request) -> Response:
     )
     hit = await state.doorway.cached(ticket)
     if hit is not None:
-        completion = ticket.completion(hit)
         if ticket.request.callback_url is None:
-            await state.doorway.answered(completion)
+            completion = await state.doorway.answered(ticket, hit)
         else:
             # The webhook is the notifier's to send, so this one goes over the bus as well.
-            await state.doorway.publish(ticket)
+            completion = ticket.completion(hit)
+            await state.doorway.publish(ticket, until)
         metrics.SPEECH.labels("hit").inc()
-        return Response(completion_body(completion), media_type=_JSON, headers=_CACHED)
+        return Response(completion_body(completion, ticket.name), media_type=_JSON, headers=_CACHED)
     state.backpressure.admit(ticket.request.priority)
     wait_s = _preferred_wait(request, state.settings.gateway.wait_max_s)
     if wait_s:
-        return await _wait(state, ticket, wait_s)
-    await state.doorway.publish(ticket)
-    return _accepted(state, ticket)
+        return await _wait(state, ticket, wait_s, until)
+    await state.doorway.publish(ticket, until)
+    return await _accepted(state, ticket)
 
 
-async def _wait(state: GatewayState, ticket: Ticket, wait_s: float) -> Response:
-    async with state.awaited(ticket.request_id) as future:
-        await state.doorway.publish(ticket)
+async def _wait(state: GatewayState, ticket: Ticket, wait_s: float, until: float) -> Response:
+    async with state.audience.follows(ticket.request_id), state.awaited(ticket.request_id, until) as future:
+        await state.doorway.publish(ticket, until)
         try:
             async with asyncio.timeout(wait_s):
                 completion = await asyncio.shield(future)
         except (TimeoutError, ConnectionError):
-            return _accepted(state, ticket)
+            return await _accepted(state, ticket)
+    if not ticket.ended_by(completion):
+        raise other_content()
     await state.told(completion)
     metrics.SPEECH.labels("waited").inc()
     headers = {"Preference-Applied": f"wait={wait_s:g}"}
-    return Response(completion_body(completion), media_type=_JSON, headers=headers)
+    return Response(completion_body(completion, ticket.name), media_type=_JSON, headers=headers)
 
 
-def _accepted(state: GatewayState, ticket: Ticket) -> Response:
+async def _accepted(state: GatewayState, ticket: Ticket) -> Response:
+    await state.audience.expects(ticket.request_id, ticket.request.expires_in_s)
     metrics.SPEECH.labels("queued").inc()
-    url = f"/v1/requests/{ticket.request_id}"
+    url = f"/v1/requests/{ticket.name}"
     body = {
-        "request_id": ticket.request_id,
+        "request_id": ticket.name,
         "status_url": url,
         "fingerprint": ticket.fingerprint,
         "estimated_start_s": state.backpressure.start_estimate_s(ticket.request.priority),
@@ -83,6 +87,6 @@ def _preferred_wait(request: Request, longest: float) -> float | None:
     """Seconds a client likes to wait; what cannot be read is no preference, as RFC 7240 has it."""
     for preference in request.headers.get("prefer", "").replace(";", ",").split(","):
         name, _, value = preference.strip().partition("=")
-        if name.strip().lower() == "wait" and value.strip(' "').isdigit():
-            return min(float(value.strip(' "')), longest)
+        if name.strip().lower() == "wait":
+            return min(float(whole_number(value.strip(' "'))), longest)
     return None
