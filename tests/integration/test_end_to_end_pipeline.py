@@ -253,6 +253,13 @@ def test_say_saves_the_file_and_prints_its_name(stack: Running, tmp_path: Path) 
     assert target.stat().st_size > 500
 
 
+def test_say_writes_to_standard_output_nothing_but_the_audio(stack: Running) -> None:
+    done = stack.in_process("say", "hello there", "-o", "-", "--format", "flac")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout_bytes[:4] == b"fLaC"
+    assert "s of speech" in done.stderr
+
+
 def test_say_ends_with_the_code_of_the_failure(stack: Running, tmp_path: Path) -> None:
     done = stack.voxbus("say", "hello", "--voice", "nobody", "-o", str(tmp_path / "a.wav"))
     assert done.returncode == 1
