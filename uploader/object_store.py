@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+import aiohttp
 from aiobotocore.client import AioBaseClient
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -186,7 +187,8 @@ def storage_errors() -> Iterator[None]:
         yield
     except ClientError as error:
         raise StorageUnavailableError(f"storage answered {code_of(error)} to {error.operation_name}") from error
-    except (BotoCoreError, OSError, TimeoutError) as error:
+    # aiobotocore hands the body's own errors on as they are: a download cut off is aiohttp's ClientPayloadError.
+    except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
         raise StorageUnavailableError(f"storage does not answer: {type(error).__name__}") from error
 
 
