@@ -111,7 +111,7 @@ class Intake:
             try:
                 await asyncio.to_thread(self._parts.spool.add, chunk.take_id, chunk.index, chunk.pcm)
             except SpoolError as error:
-                self._assembly.spoil(chunk.take_id, str(error))
+                self._assembly.spoil(error.take_id, str(error))
             if not self._assembly.is_growing(chunk.take_id):  # its partition went away meanwhile
                 self._parts.spool.discard(chunk.take_id)
 
