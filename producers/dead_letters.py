@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -11,9 +12,12 @@ from infra.errors import UserError
 from producers.drafts import new_request_id
 from producers.topic_log import TopicLog, headers_of
 from schemas import topics
-from schemas.codec import Message
+from schemas.codec import Message, event_type
 from schemas.codes import ErrorCode
 from schemas.dead_letters import DeadLetter, original_headers, read_dead_letter
+from schemas.requests import SynthesisRequested
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,20 @@ async def whole_message(log: TopicLog, letter: Letter) -> Message:
     if hashlib.sha256(value).hexdigest() != reason.value_sha256:
         raise UserError(f"dead letter {letter.id} holds only the head of {place}, where something else lies now")
     return Message(record.key, value, tuple(headers_of(record)))
+
+
+def ended_id(letter: Letter, message: Message) -> str | None:
+    """The id under which a request ended when it became a dead letter; None: it is no request, or had no usable id.
+
+    A known id changes nothing when it comes again, so such a request has another try only under a fresh one.
+    """
+    if letter.reason.topic != topics.REQUESTS or event_type(message.headers) not in {None, SynthesisRequested.ce_type}:
+        return None
+    try:
+        request_id = json.loads(message.value)["request_id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return request_id if isinstance(request_id, str) and _ID.fullmatch(request_id) else None
 
 
 def under_new_id(letter: Letter, message: Message) -> tuple[str, Message]:

@@ -31,6 +31,7 @@ from producers import SpeechClient, SpeechFailedError, download
 from producers.bucket import key_of
 from producers.connection import ClientSettings, settings_from_endpoints
 from producers.dead_letters import Choice, Letter, letters
+from producers.drafts import new_request_id
 from producers.lookup import last_status
 from producers.topic_log import topic_log
 from schemas import topics
@@ -291,7 +292,8 @@ async def test_status_comes_from_the_view_and_without_it_from_the_log(stack: Run
 
 
 def test_dead_letters_are_listed_shown_and_replayed(stack: Running) -> None:
-    stack.produce(value := b'{"text": "secret words", "speed": 99}')
+    # Another text each time: what is replayed without an id becomes another letter of the same content.
+    stack.produce(value := _request(text=f"secret words {new_request_id()}", speed=99))
     letter = _sync(eventually(lambda: _letter_of(stack, value), timeout_s=20))
 
     listed = stack.in_process("dlq", "list", "--code", "invalid_request")
@@ -311,10 +313,11 @@ def test_dead_letters_are_listed_shown_and_replayed(stack: Running) -> None:
 def test_a_failed_request_gets_another_try_under_a_new_id(stack: Running) -> None:
     stack.produce(value := _request(request_id="once", voice="nobody", metadata={"try": "again"}))
     letter = _sync(eventually(lambda: _letter_of(stack, value), timeout_s=20))
-    done = stack.in_process("dlq", "replay", letter.id, "--new-id")
+    done = stack.in_process("dlq", "replay", letter.id)
     replayed, count = done.stdout.splitlines()
     letter_id, request_id = replayed.split()
     assert (letter_id, count) == (letter.id, "1 replayed")
+    assert f"request once ended as failed and stays so; sent again as {request_id}" in done.stderr
     assert _sync(_ended(stack, request_id))["error"]["code"] == "unsupported_voice"  # nobody has come yet
 
 
