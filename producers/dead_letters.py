@@ -2,22 +2,19 @@
 
 import hashlib
 import json
-import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
 
 from infra.errors import UserError
-from producers.drafts import new_request_id
+from producers.drafts import new_request_id, usable_id
 from producers.topic_log import TopicLog, headers_of
 from schemas import topics
 from schemas.codec import Message, event_type
 from schemas.codes import ErrorCode
 from schemas.dead_letters import DeadLetter, original_headers, read_dead_letter
 from schemas.requests import SynthesisRequested
-
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +82,7 @@ def ended_id(letter: Letter, message: Message) -> str | None:
     """
     if letter.reason.topic != topics.REQUESTS or event_type(message.headers) not in {None, SynthesisRequested.ce_type}:
         return None
-    try:
-        request_id = json.loads(message.value)["request_id"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return request_id if isinstance(request_id, str) and _ID.fullmatch(request_id) else None
+    return usable_id(message.value)
 
 
 def under_new_id(letter: Letter, message: Message) -> tuple[str, Message]:

@@ -184,11 +184,14 @@ async def test_bare_json_from_any_kafka_client_is_served(stack: Running) -> None
 
 async def test_bare_json_without_an_id_is_served_under_one_of_ours(stack: Running) -> None:
     async with topic_log(stack.settings.kafka, client_id="test") as log:
-        before = [record.key async for record in log.records(topics.COMPLETED)]
-        stack.produce(json.dumps({"text": "没有编号也行。"}).encode(), key=b"any key at all")
+        mark = new_request_id()
+        stack.produce(
+            json.dumps({"text": "没有编号也行。", "metadata": {"mark": mark}}).encode(), key=b"any key at all"
+        )
 
         async def completed() -> list[bytes]:
-            return [record.key async for record in log.records(topics.COMPLETED) if record.key not in before]
+            # By its mark: requests of other tests may end meanwhile.
+            return [one.key async for one in log.records(topics.COMPLETED) if mark.encode() in (one.value or b"")]
 
         [request_id] = await eventually(completed, timeout_s=20)
     assert (await _ended(stack, request_id.decode()))["state"] == "completed"
@@ -322,13 +325,14 @@ def test_a_failed_request_gets_another_try_under_a_new_id(stack: Running) -> Non
 
 
 def test_the_audit_is_good_and_finds_a_lost_and_a_damaged_object(stack: Running) -> None:
+    completion = _sync(_spoken(stack, "会丢的文件。"))
     good = stack.in_process("audit", "--wait", "20")
     assert good.exit_code == 0, good.output
     counts = json.loads(good.stdout)
-    assert counts["completed"] > 10
-    assert counts["callbacks"] == counts["delivered"] == 1
+    assert counts["completed"] >= 1
+    assert counts["open"] == []
+    assert counts["callbacks"] == counts["delivered"] + counts["callbacks_dead_lettered"]
 
-    completion = _sync(_spoken(stack, "会丢的文件。"))
     key = key_of(completion.audio.url, stack.settings.s3)
     assert key is not None
     content = _sync(_replace(stack, key, None))
