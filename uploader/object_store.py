@@ -26,8 +26,8 @@ _IN_MEMORY = 1 << 20  # bytes of a fetched object that stay in memory
 _READ = 1 << 18
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _NO_BUCKET = {"404", "NoSuchBucket"}
-# 409: another conditional write of the same key is going on this moment, or ended just now.
-_THERE = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
+# Not 409: another conditional write of the same key goes on this moment, and may yet fail. The next attempt will know.
+_THERE = {"412", "PreconditionFailed"}
 
 
 class StorageUnavailableError(Exception):
