@@ -283,6 +283,14 @@ def test_publish_counts_every_end(stack: Running) -> None:
     assert summary["failed"] == {"unsupported_voice": 1}
 
 
+def test_publishing_a_file_again_counts_the_ends_of_the_first_time(stack: Running) -> None:
+    lines = '{"request_id": "twice-1", "text": "两次"}\n{"request_id": "twice-2", "text": "x", "voice": "nobody"}'
+    summaries = [json.loads(stack.voxbus("publish", "-", "--wait", "--json", stdin=lines).stdout) for _ in range(2)]
+    assert [(each["completed"], each["failed"], each["unfinished"]) for each in summaries] == [
+        (1, {"unsupported_voice": 1}, 0)
+    ] * 2
+
+
 async def test_status_comes_from_the_view_and_without_it_from_the_log(stack: Running, speech: SpeechClient) -> None:
     completion = await speech.synthesize("状态如何？")
     await _ended(stack, completion.request_id)
