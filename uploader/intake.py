@@ -23,6 +23,7 @@ from uploader import metrics
 from uploader.assembly import Assembly, ChunkVerdict, EndedTake, RecordPosition, Take
 from uploader.cache import RenditionCache
 from uploader.hands import Hands
+from uploader.multipart import MultipartUploader
 from uploader.outcomes import STAGE, OutcomePublisher
 from uploader.patience import delays
 from uploader.settings import UploaderFragment
@@ -56,6 +57,7 @@ class Parts:
     cache: RenditionCache
     storage: StorageState
     producer: BusProducer
+    multipart: MultipartUploader
 
 
 class Intake:

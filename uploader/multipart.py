@@ -72,16 +72,21 @@ class MultipartUploader:
         """
         store, bound = self._store, datetime.now(UTC) - timedelta(seconds=older_than_s)
         prefix = f"{store.prefix}audio/"
-        with storage_errors():
-            answer = await store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=prefix)
-            old = [
-                upload
-                for upload in answer.get("Uploads", ())
-                if upload["Key"].startswith(prefix) and upload["Initiated"] <= bound
-            ]
-            for upload in old:
-                await self._abort(upload["Key"], upload["UploadId"])
-        return len(old)
+        aborted = 0
+        marker: dict[str, str] = {}
+        while True:
+            with storage_errors():
+                answer = await store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=prefix, **marker)
+            for upload in answer.get("Uploads", ()):
+                if upload["Key"].startswith(prefix) and upload["Initiated"] <= bound:
+                    await self._abort(upload["Key"], upload["UploadId"])
+                    aborted += 1
+            # A page holds a thousand at most.
+            after = {"KeyMarker": answer.get("NextKeyMarker"), "UploadIdMarker": answer.get("NextUploadIdMarker")}
+            next_marker = {name: value for name, value in after.items() if value}
+            if not answer.get("IsTruncated") or next_marker == marker:
+                return aborted
+            marker = next_marker
 
     @asynccontextmanager
     async def _upload(self, key: str, headers: ObjectHeaders, patience: Patience) -> AsyncIterator[str]:
