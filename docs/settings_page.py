@@ -20,6 +20,7 @@ _READERS = {
     "notify": "notifier.settings:NotifySettings",
     "gateway": "producers.gateway.settings:Settings",
     "commands": "producers.connection:ClientSettings",
+    "up": "infra.embedded.settings:EmbeddedSettings",
 }
 _PLAIN: dict[Any, str] = {
     str: "text",

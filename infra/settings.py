@@ -4,12 +4,17 @@ Built once in a stage's `__main__`, never at import. Each stage adds its own fra
 subclassing `CommonSettings`; fragments that two or more stages read live here.
 """
 
-from typing import Any, Literal, TypeVar
+import os
+import ssl
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
 
 from infra.errors import UserError
+from infra.variables import unreadable, variable_name
 
 
 class Fragment(BaseModel):
@@ -56,6 +61,36 @@ class KafkaSettings(Fragment):
     start_timeout_s: float = Field(default=30.0, gt=0)
     """How long a stage waits for the bus before it gives up with a message."""
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, servers: str) -> str:
+        for server in servers.split(","):
+            try:
+                parts = urlsplit(f"//{server.strip()}")
+                usable = bool(parts.hostname) and parts.port != 0 and not parts.path
+            except ValueError:
+                usable = False
+            if not usable:
+                raise ValueError(f"{server.strip()!r} is no host:port; such as kafka-1:9092,kafka-2:9092")
+        return servers
+
+    @field_validator("ssl_cafile")
+    @classmethod
+    def _readable_authority(cls, cafile: str | None) -> str | None:
+        if cafile is not None:
+            try:
+                ssl.create_default_context(cafile=cafile)
+            except OSError as error:  # absent, not to be read, or no certificate: ssl.SSLError is one too
+                reason = error.strerror or type(error).__name__
+                raise ValueError(f"{cafile} cannot be used: {reason}; name a PEM file of certificates") from None
+        return cafile
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(f"{self.security_protocol} wants __SASL_USERNAME and __SASL_PASSWORD too")
+        return self
+
 
 class RedisSettings(Fragment):
     """Cache and counters. Every use survives an absent Redis: slower, never wrong."""
@@ -68,6 +103,12 @@ class RedisSettings(Fragment):
     """Bound of one command; past it the answer is taken as a miss."""
     cache_ttl_s: int = Field(default=86_400, ge=1)
     """How long a rendition is answered from the cache (24 h in the source article)."""
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: SecretStr) -> SecretStr:
+        _require_scheme(url.get_secret_value(), "redis", "rediss", "unix", example="redis://cache:6379/0")
+        return url
 
 
 class S3Settings(Fragment):
@@ -91,6 +132,13 @@ class S3Settings(Fragment):
     """How long a presigned URL works; a week is the most that S3 allows."""
     create_bucket: bool = False
     """Create the bucket at start when it is missing; the embedded stack does."""
+
+    @field_validator("endpoint_url", "public_base_url")
+    @classmethod
+    def _address(cls, url: str | None) -> str | None:
+        if url is not None:
+            _require_scheme(url, "http", "https", example="http://store:8333")
+        return url
 
 
 class HealthSettings(Fragment):
@@ -158,8 +206,24 @@ def load(model: type[SettingsT]) -> SettingsT:
     try:
         return model()
     except ValidationError as error:
-        lines = [f"  VOXBUS_{'__'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("settings are not valid:\n" + "\n".join(lines)) from None
+        lines = [f"  {variable_name(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+    except UnreadableError:
+        lines = [f"  {line}" for line in unreadable(model, os.environ)]
+    raise SettingsError(
+        "settings are not valid:\n" + "\n".join(lines) + "\ncorrect or unset what is named; docs/settings.md lists all"
+    )
+
+
+def _require_scheme(url: str, *schemes: str, example: str) -> None:
+    """The address itself stays out of the message: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and bool(parts.netloc or parts.scheme == "unix")
+        usable = usable and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"is no address of {' or '.join(f'{scheme}://' for scheme in schemes)}; such as {example}")
 
 
 def masked(settings: BaseSettings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
@@ -70,7 +71,8 @@ class Bucket:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(key)) for key in sorted(set(keys))]
-        except* (BotoCoreError, ClientError, TimeoutError, OSError) as errors:
+        # A body that is cut off comes as aiohttp's own error.
+        except* (BotoCoreError, ClientError, aiohttp.ClientError, TimeoutError, OSError) as errors:
             raise self._trouble(_first(errors)) from None
         return dict(task.result() for task in tasks)
 

@@ -1,7 +1,7 @@
 """The bus as a client needs it: deliver messages, and listen to a topic from now on."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol, Self
 
@@ -13,6 +13,7 @@ from infra.kafka.clients import BusProducer, bus_producer, new_consumer, start_c
 from infra.kafka.topics import ensure_topics
 from infra.settings import KafkaSettings
 from producers.errors import PublishError
+from producers.topic_log import topic_log
 from schemas import topics
 from schemas.codec import Message
 
@@ -33,6 +34,9 @@ class Bus(Protocol):
 
     async def listen(self, topic: str, on_record: OnRecord, on_lost: OnLost) -> None:
         """Hand over every record published to `topic` after this call has returned."""
+
+    def past(self, topic: str, keys: frozenset[bytes]) -> AsyncIterator[tuple[bytes, bytes | None]]:
+        """Key and value of what stands on `topic` under these keys now."""
 
 
 class KafkaBus:
@@ -86,6 +90,17 @@ class KafkaBus:
         await asyncio.gather(*(consumer.position(partition) for partition in consumer.assignment()))
         task = asyncio.create_task(_hand_over(consumer, on_record, on_lost), name=f"listen {topic}")
         self._resources.push_async_callback(_cancelled, task)
+
+    async def past(self, topic: str, keys: frozenset[bytes]) -> AsyncIterator[tuple[bytes, bytes | None]]:
+        """Read all of a topic, up to its present end.
+
+        Raises:
+            UserError: the bus does not answer.
+        """
+        async with topic_log(self._settings, client_id=f"{self._client_id}-past") as log:
+            async for record in log.records(topic):
+                if record.key in keys:
+                    yield record.key, record.value
 
     async def _require_topic(self) -> None:
         """Asked of the list of all topics: asking for one by name makes many brokers create it, with their defaults."""

@@ -21,6 +21,7 @@ from schemas.completions import CompletionData, RequestStatus
 
 _FORMATS = [str(one) for one in AudioFormat]
 _SUFFIXES = {f".{name}": name for name in _FORMATS} | {".ogg": "opus", ".wave": "wav"}
+_STANDARD_OUTPUT = Path("-")
 
 
 class FailedRequestError(UserError):
@@ -34,7 +35,10 @@ class FailedRequestError(UserError):
     "--format", "-f", "audio_format", type=click.Choice(_FORMATS), help="Default: by the name after -o, else wav."
 )
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="Default: REQUEST_ID.FORMAT here."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help='Default: REQUEST_ID.FORMAT here; "-": standard output.',
 )
 @click.option("--language", metavar="TAG", help="zh, en, …; recognised from the text when absent.")
 @click.option("--dialect", metavar="D", help="mandarin, cantonese, english; the language's own when absent.")
@@ -63,25 +67,29 @@ def say(
       voxbus say "您好，您的订单已发货。"
       voxbus say "Thanks for calling." --voice male1 -o thanks.mp3
       voxbus say "多謝晒" --dialect cantonese --format opus
+      voxbus say "您好" -o - | aplay
     """
     chosen = audio_format or (_SUFFIXES.get(output.suffix.lower()) if output else None) or "wav"
     options = _without_none(voice=voice, language=language, dialect=dialect, speed=speed, seed=seed)
     options["format"] = chosen
     options["request_id"] = new_request_id()
     target = output or Path(f"{options['request_id']}.{chosen}")
-    if not target.parent.is_dir():
+    piped = target == _STANDARD_OUTPUT
+    if not piped and not target.parent.is_dir():
         raise UserError(f"there is no folder {target.parent} to save {target.name} in")
     words = click.get_text_stream("stdin").read().strip() if text == "-" else text
     settings = client_settings(endpoints)
-    completion = run(_say(settings, words, options, target, timeout_s))
+    place = click.get_binary_stream("stdout") if piped else target
+    completion = run(_say(settings, words, options, place, timeout_s))
     if completion.audio is not None:
         origin = "from the cache" if completion.cached else "synthesised"
         note(f"{completion.audio.duration_s:.1f} s of speech, {origin}, in {completion.timings_ms.total} ms")
-    click.echo(target)
+    if not piped:
+        click.echo(target)
 
 
 async def _say(
-    settings: ClientSettings, text: str, options: RequestOptions, target: Path, timeout_s: float
+    settings: ClientSettings, text: str, options: RequestOptions, target: Path | IO[bytes], timeout_s: float
 ) -> CompletionData:
     try:
         draft_of(text, options)  # before connecting: what is wrong with the words needs no server to be said

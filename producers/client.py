@@ -11,8 +11,10 @@ from infra.settings import CommonSettings, KafkaSettings, load
 from producers.bus import Bus, KafkaBus
 from producers.drafts import RequestOptions, draft, draft_of
 from producers.errors import SpeechFailedError, SpeechTimeoutError
+from producers.recall import Recall, may_be_known
 from producers.replies import Completions, Followers, OnStatus
 from schemas import topics
+from schemas.base import utc_now
 from schemas.codec import Context, Message, encode, new_traceparent
 from schemas.completions import CompletionData, RequestStatus
 from schemas.requests import SynthesisRequested
@@ -118,6 +120,8 @@ class SpeechClient:
         self._listen_lock = asyncio.Lock()
         self._completions = Completions(max_waiting)
         self._followers = Followers()
+        self._recall: Recall | None = None
+        self._opened_at = utc_now()
 
     @classmethod
     def from_environment(cls, *, client_id: str = "voxbus-client") -> Self:
@@ -150,11 +154,15 @@ class SpeechClient:
             self._bus = self._given_bus
         else:
             self._bus = await self._resources.enter_async_context(KafkaBus(self._settings, client_id=self._client_id))
+        self._recall = Recall(self._bus, self._completions)
+        self._opened_at = utc_now()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Disconnect; those who still wait are told."""
-        self._bus = None
+        if self._recall is not None:
+            await self._recall.close()
+        self._bus = self._recall = None
         self._listening.clear()
         await self._resources.aclose()
         closed = ConnectionError("the speech client was closed")
@@ -307,6 +315,9 @@ class SpeechClient:
                 future = await self._completions.add(receipt.request_id)
                 pending.append(Pending(receipt, future, self._completions))
             await self._open_bus.deliver(topics.REQUESTS, [message for message, _ in prepared[: len(pending)]])
+            if self._recall is not None:
+                ids = (one.request_id for one in pending)
+                self._recall.look_for(each for each in ids if may_be_known(each, self._opened_at))
         except BaseException:
             for one in pending:
                 one.release()

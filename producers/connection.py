@@ -50,7 +50,9 @@ def client_settings(path: Path | None, environment: Mapping[str, str] = os.envir
     if path is None and _BUS_VARIABLE not in environment and DEFAULT_ENDPOINTS.is_file():
         path = DEFAULT_ENDPOINTS
     settings = settings_from_endpoints(path) if path else load(ClientSettings)
-    kafka = settings.kafka.model_copy(update={"start_timeout_s": min(settings.kafka.start_timeout_s, _START_TIMEOUT_S)})
+    if "start_timeout_s" in settings.kafka.model_fields_set:  # such as `voxbus topics` beside a cluster that comes up
+        return settings
+    kafka = settings.kafka.model_copy(update={"start_timeout_s": _START_TIMEOUT_S})
     return settings.model_copy(update={"kafka": kafka})
 
 

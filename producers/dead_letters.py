@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from aiokafka import ConsumerRecord
 
 from infra.errors import UserError
-from producers.drafts import new_request_id
+from producers.drafts import new_request_id, usable_id
 from producers.topic_log import TopicLog, headers_of
 from schemas import topics
-from schemas.codec import Message
+from schemas.codec import Message, event_type
 from schemas.codes import ErrorCode
 from schemas.dead_letters import DeadLetter, original_headers, read_dead_letter
+from schemas.requests import SynthesisRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,16 @@ async def whole_message(log: TopicLog, letter: Letter) -> Message:
     if hashlib.sha256(value).hexdigest() != reason.value_sha256:
         raise UserError(f"dead letter {letter.id} holds only the head of {place}, where something else lies now")
     return Message(record.key, value, tuple(headers_of(record)))
+
+
+def ended_id(letter: Letter, message: Message) -> str | None:
+    """The id under which a request ended when it became a dead letter; None: it is no request, or had no usable id.
+
+    A known id changes nothing when it comes again, so such a request has another try only under a fresh one.
+    """
+    if letter.reason.topic != topics.REQUESTS or event_type(message.headers) not in {None, SynthesisRequested.ce_type}:
+        return None
+    return usable_id(message.value)
 
 
 def under_new_id(letter: Letter, message: Message) -> tuple[str, Message]:

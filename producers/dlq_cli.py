@@ -14,7 +14,7 @@ from rich.table import Table
 from infra.errors import UserError
 from infra.kafka.clients import BusProducer, bus_producer
 from producers.connection import ClientSettings, client_settings, endpoints_option
-from producers.dead_letters import Choice, Letter, letters, under_new_id, whole_message
+from producers.dead_letters import Choice, Letter, ended_id, letters, under_new_id, whole_message
 from producers.errors import PublishError
 from producers.terminal import note, run
 from producers.topic_log import TopicLog, topic_log
@@ -98,7 +98,7 @@ def show(letter_id: str, content: bool, endpoints: Path | None) -> None:
 @dlq.command()
 @click.argument("letter_ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that the other options leave.")
-@click.option("--new-id", is_flag=True, help="Requests get a fresh id, which is printed.")
+@click.option("--new-id", is_flag=True, help="All get a fresh id; what cannot have one is left.")
 @_choice_options
 @endpoints_option
 def replay(
@@ -113,12 +113,13 @@ def replay(
     """Publish dead letters again to the topics they came from, whole, as they first came.
 
     The letters themselves stay. Remove the cause first, or they come back. A request that ended as failed under an
-    id of its own stays ended, for a repeated id changes nothing: replay it with --new-id.
+    id of its own stays ended, for a repeated id changes nothing: it is sent under a fresh one, which is printed
+    after the letter's name.
 
     \b
     Examples:
       voxbus dlq replay 3:17 0:4
-      voxbus dlq replay --all --code unsupported_voice --new-id
+      voxbus dlq replay --all --code unsupported_voice
     """
     if bool(letter_ids) == everything:
         raise click.UsageError("name the dead letters, or say --all")
@@ -150,10 +151,13 @@ async def _replay(settings: ClientSettings, choice: Choice, *, new_id: bool) -> 
         async for letter in letters(log, choice):
             try:
                 message, request_id = await whole_message(source, letter), None
-                if new_id:
+                ended = ended_id(letter, message)
+                if new_id or ended:
                     request_id, message = under_new_id(letter, message)
                 await _publish(producer, letter, message)
                 replayed[letter.id] = request_id
+                if ended:
+                    note(f"{letter.id}: request {ended} ended as failed and stays so; sent again as {request_id}")
             except UserError as error:
                 failed.append(str(error))
     return replayed, failed

@@ -1,6 +1,7 @@
 """Requests before they are sent: checked against the schema, with an id, and errors that name the field."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TypedDict
 
@@ -9,6 +10,8 @@ from ulid import ULID
 
 from producers.errors import RequestInvalidError
 from schemas.requests import SynthesisRequested
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 class RequestOptions(TypedDict, total=False):
@@ -40,6 +43,15 @@ class RequestOptions(TypedDict, total=False):
 def new_request_id() -> str:
     """A fresh ULID: 26 characters that sort by time."""
     return str(ULID())
+
+
+def usable_id(value: bytes) -> str | None:
+    """The request id in a message, whatever else is wrong with it; None when there is none that could be one."""
+    try:
+        request_id = json.loads(value)["request_id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return request_id if isinstance(request_id, str) and _ID.fullmatch(request_id) else None
 
 
 def unknown_fields(data: Mapping[str, object]) -> list[str]:

@@ -36,6 +36,10 @@ class Completions:
         self._waiting.setdefault(request_id.encode(), []).append(future)
         return future
 
+    def waits_for(self, key: bytes) -> bool:
+        """Whether somebody awaits the end of a request."""
+        return key in self._waiting
+
     def drop(self, request_id: str, future: asyncio.Future[CompletionData]) -> None:
         """Wait no longer. Dropping what has ended changes nothing."""
         key = request_id.encode()

@@ -14,9 +14,12 @@ from schemas.codec import Headers, Message
 from schemas.codes import ErrorCode
 
 _PREFIX = "voxbus_dlq_"
-MAX_VALUE_BYTES = 900_000
-"""Below Kafka's 1 MB default for one message, headers included."""
-_HEAD_BYTES = 65_536
+MAX_BYTES = 900_000
+"""Key, value and headers of a message that is kept whole; Kafka's 1 MB default leaves the rest for our own headers."""
+_CUT_BYTES = 131_072  # what a cut message may have: half for the head of its value, half for its headers
+_KEY_BYTES = 1_024
+# Of a header, beside its name and value: two lengths, each a varint.
+_HEADER_OVERHEAD = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,40 @@ class DeadLetter:
     partition: int
     offset: int
     at: datetime
-    truncated: bool = False  # the value was over MAX_VALUE_BYTES: only its head is here, it stays whole at its offset
+    truncated: bool = False  # too large for a dead letter: only a head is here, the message stays whole at its offset
     value_bytes: int = 0
     value_sha256: str = ""
 
-    def message_of(self, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Message:
-        """The record for the dead-letter topic."""
+    def message_of(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Iterable[tuple[str, bytes]],
+        *,
+        most_bytes: int = MAX_BYTES,
+    ) -> Message:
+        """The record for the dead-letter topic.
+
+        Args:
+            key: of the original; one over 1,024 bytes becomes its SHA-256 when the message is cut.
+            value: of the original.
+            headers: of the original; those of an earlier dead letter are left out.
+            most_bytes: of the original, all together. What has more is cut, and marked as truncated.
+        """
         body = value or b""
-        truncated = len(body) > MAX_VALUE_BYTES
-        facts = {
+        original = original_headers(headers)
+        truncated = len(key or b"") + len(body) + sum(map(_size, original)) > most_bytes
+        own = tuple((_PREFIX + name, fact.encode()) for name, fact in self._facts(body, truncated).items())
+        if not truncated:
+            return Message(key, body, original + own)
+        half = min(most_bytes, _CUT_BYTES) // 2
+        return Message(_short_key(key), body[:half], _first_headers(original, half) + own)
+
+    def _facts(self, body: bytes, truncated: bool) -> dict[str, str]:
+        return {
             "code": self.code,
             "message": self.message[:1_000],
-            "pointer": self.pointer,
+            "pointer": self.pointer[:256],
             "stage": self.stage,
             "topic": self.topic,
             "partition": str(self.partition),
@@ -52,9 +77,6 @@ class DeadLetter:
             "value_bytes": str(len(body)),
             "value_sha256": hashlib.sha256(body).hexdigest(),
         }
-        own = tuple((_PREFIX + name, value.encode()) for name, value in facts.items())
-        kept = tuple((name, value) for name, value in headers if not name.startswith(_PREFIX))
-        return Message(key, body[:_HEAD_BYTES] if truncated else body, kept + own)
 
 
 def read_dead_letter(headers: Iterable[tuple[str, bytes]]) -> DeadLetter:
@@ -92,3 +114,22 @@ def dead_letter(
 ) -> DeadLetter:
     """A dead letter made now."""
     return DeadLetter(code, message, pointer, stage, topic, partition, offset, utc_now())
+
+
+def _size(header: tuple[str, bytes]) -> int:
+    name, value = header
+    return len(name.encode()) + len(value) + _HEADER_OVERHEAD
+
+
+def _first_headers(headers: Headers, most_bytes: int) -> Headers:
+    """As many as fit, those that are too large by themselves left out."""
+    kept, room = [], most_bytes
+    for header in headers:
+        if (size := _size(header)) <= room:
+            kept.append(header)
+            room -= size
+    return tuple(kept)
+
+
+def _short_key(key: bytes | None) -> bytes | None:
+    return key if key is None or len(key) <= _KEY_BYTES else hashlib.sha256(key).hexdigest().encode()

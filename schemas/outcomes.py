@@ -22,6 +22,8 @@ class StoredObject(BaseModel):
     sha256: Sha256
     url: str
     """Where a receiver fetches it: CDN address, or a presigned URL."""
+    sample_rate: int | None = None
+    """Hz, of the file: Opus knows few rates. Absent in what was written by earlier versions: the master's."""
 
 
 class RenditionStored(Event):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(
-    r"(?:<!-- (?P<mark>[a-z: -]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:<!-- (?P<mark>[^>\n]+) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _INLINE = re.compile(r"`((?:voxbus|make) [^`]+)`")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fenced block. `<!-- run -->` on the line before it means that a test runs it."""
+    """One fenced block. On the line before it, `<!-- run -->`: a test runs it; `<!-- static: why -->`: none does."""
 
     page: str
     language: str

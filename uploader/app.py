@@ -28,6 +28,7 @@ from uploader.transcodes import Transcoder
 
 _log = get_logger(__name__)
 GROUP = "voxbus.upload"
+_HOUSEKEEPING_S = 86_400.0
 
 
 async def run(settings: UploaderSettings, stop: asyncio.Event) -> None:
@@ -59,7 +60,14 @@ async def run(settings: UploaderSettings, stop: asyncio.Event) -> None:
             )
         )
         intake = Intake(work, parts)
-        await run_until_stopped(stop, intake=intake.run(), ready=_ready(work, readiness), probe=storage.probe(store))
+        await run_until_stopped(
+            stop,
+            intake=intake.run(),
+            hands=hands.failure(),
+            ready=_ready(work, readiness),
+            probe=storage.probe(store),
+            housekeeping=_abort_abandoned(parts.multipart, settings.uploader.abandoned_upload_age_s),
+        )
         readiness.unmet("bus", "stopping")
 
 
@@ -77,7 +85,6 @@ async def _parts(
     cdn = await stack.enter_async_context(cdn_refresher(own.cdn))
     cache = await stack.enter_async_context(rendition_cache(settings.redis, url_lifetime_s=store.url_lifetime_s))
     multipart = MultipartUploader(store, part_bytes=own.part_bytes, state=storage)
-    await _abort_abandoned(multipart, own.abandoned_upload_age_s)
     library = Library(store, multipart, storage, part_bytes=own.part_bytes)
     maker = RenditionMaker(library, encoders, folder=folder)
     masters = MasterReader(library, encoders, folder=folder)
@@ -94,18 +101,21 @@ async def _parts(
         cache=cache,
         storage=storage,
         producer=producer,
+        multipart=multipart,
     )
 
 
 async def _abort_abandoned(multipart: MultipartUploader, older_than_s: float) -> None:
-    try:
-        aborted = await multipart.abort_abandoned(older_than_s)
-    except StorageUnavailableError as error:
-        # Housekeeping: the next start tries again.
-        _log.warning("abandoned uploads not looked for", error=str(error))
-        return
-    if aborted:
-        _log.info("abandoned multipart uploads aborted", uploads=aborted)
+    """At once and then daily, for other uploaders may be killed while this one runs for months."""
+    while True:
+        try:
+            aborted = await multipart.abort_abandoned(older_than_s)
+            if aborted:
+                _log.info("abandoned multipart uploads aborted", uploads=aborted)
+        except StorageUnavailableError as error:
+            # Housekeeping: the next time tries again.
+            _log.warning("abandoned uploads not looked for", error=str(error))
+        await asyncio.sleep(_HOUSEKEEPING_S)
 
 
 async def _ready(work: WorkConsumer, readiness: Readiness) -> None:

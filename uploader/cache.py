@@ -59,7 +59,7 @@ def _entry(outcome: RenditionStored, rendition: StoredObject) -> str:
         bytes=rendition.bytes,
         sha256=rendition.sha256,
         duration_s=outcome.duration_s,
-        sample_rate=outcome.sample_rate,
+        sample_rate=rendition.sample_rate or outcome.sample_rate,
         truncated=outcome.truncated,
         engine=outcome.engine,
         stored_at=utc_now(),

@@ -22,6 +22,8 @@ class Hands:
     def __init__(self, concurrency: int) -> None:
         self._tasks: dict[asyncio.Task[None], TopicPartition] = {}
         self._turns = asyncio.Semaphore(concurrency)
+        self._failed = asyncio.Event()
+        self._failure: BaseException | None = None
         self._fingerprints: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.forget: Callable[[frozenset[TopicPartition]], None] = lambda partitions: None
         self.begin: Callable[[], None] = lambda: None
@@ -35,6 +37,19 @@ class Hands:
         task = asyncio.create_task(self._in_turn(fingerprint, work))
         self._tasks[task] = partition
         task.add_done_callback(self._let_go)
+
+    async def failure(self) -> None:
+        """Wait for a piece of work that fails; a background task.
+
+        Its records stay unfinished and its take in hand, so nothing of its partition would ever be committed again.
+        The process has to end: whoever starts it anew lets it read them once more.
+
+        Raises:
+            BaseException: what the work failed with.
+        """
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
 
     async def drain(self, partitions: frozenset[TopicPartition], deadline: Deadline) -> None:
         """Let the work of these partitions finish until the deadline, then cancel what is left."""
@@ -64,3 +79,5 @@ class Hands:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("work failed; its records come again after a restart", exc_info=error)
+            self._failure = error
+            self._failed.set()

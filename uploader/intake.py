@@ -23,6 +23,7 @@ from uploader import metrics
 from uploader.assembly import Assembly, ChunkVerdict, EndedTake, RecordPosition, Take
 from uploader.cache import RenditionCache
 from uploader.hands import Hands
+from uploader.multipart import MultipartUploader
 from uploader.outcomes import STAGE, OutcomePublisher
 from uploader.patience import delays
 from uploader.settings import UploaderFragment
@@ -56,6 +57,7 @@ class Parts:
     cache: RenditionCache
     storage: StorageState
     producer: BusProducer
+    multipart: MultipartUploader
 
 
 class Intake:
@@ -111,7 +113,7 @@ class Intake:
             try:
                 await asyncio.to_thread(self._parts.spool.add, chunk.take_id, chunk.index, chunk.pcm)
             except SpoolError as error:
-                self._assembly.spoil(chunk.take_id, str(error))
+                self._assembly.spoil(error.take_id, str(error))
             if not self._assembly.is_growing(chunk.take_id):  # its partition went away meanwhile
                 self._parts.spool.discard(chunk.take_id)
 

@@ -48,14 +48,21 @@ def object_key(prefix: str, facts: SynthesisFacts, audio_format: AudioFormat) ->
     return f"{folder_of(prefix, facts.fingerprint)}{facts.pcm_sha256[:_DIGEST_CHARS]}.{audio_format}"
 
 
-def metadata_of(facts: SynthesisFacts, file_sha256: str) -> dict[str, str]:
-    """User metadata of an object: ASCII, as HTTP headers want it."""
+def metadata_of(facts: SynthesisFacts, file_sha256: str, *, file_rate: int) -> dict[str, str]:
+    """User metadata of an object: ASCII, as HTTP headers want it.
+
+    Args:
+        facts: of the synthesis.
+        file_sha256: of the object itself.
+        file_rate: sample rate of the object itself, in Hz; `sample-rate` is the master's.
+    """
     return {
         "fingerprint": facts.fingerprint,
         "sha256": file_sha256,
         "pcm-sha256": facts.pcm_sha256,
         "samples": str(facts.samples),
         "sample-rate": str(facts.sample_rate),
+        "file-sample-rate": str(file_rate),
         "duration-s": str(facts.duration_s),
         "engine": quote(facts.engine.name),
         "revision": quote(facts.engine.revision),

@@ -13,7 +13,7 @@ from uploader.multipart import MultipartUploader
 from uploader.object_store import FoundObject, ObjectHeaders, ObjectStore
 from uploader.patience import Patience
 from uploader.storage_state import StorageState
-from uploader.transcoding import EncodedFile
+from uploader.transcoding import EncodedFile, file_rate
 
 _log = get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Library:
     ) -> StoredObject | None:
         """One rendition as it is stored; None when it is not."""
         found = await self._head(object_key(self._store.prefix, facts, audio_format), patience)
-        return await self._described(found, audio_format) if found else None
+        return await self._described(found, facts, audio_format) if found else None
 
     async def add(self, facts: SynthesisFacts, encoded: EncodedFile, patience: Patience) -> StoredObject:
         """Store a file, or find that somebody else did: then what is described is theirs.
@@ -61,22 +61,21 @@ class Library:
             StorageUnavailableError: storage does not answer while there is patience.
         """
         key = object_key(self._store.prefix, facts, encoded.format)
-        headers = ObjectHeaders(encoded.format.media_type, CACHE_CONTROL, metadata_of(facts, encoded.sha256))
+        headers = ObjectHeaders(encoded.format.media_type, CACHE_CONTROL, _metadata(facts, encoded))
         started = time.monotonic()
         new = await self._put(key, encoded, headers, patience)
         metrics.STORING.labels(encoded.format).observe(time.monotonic() - started)
         if new:
             metrics.STORED_BYTES.labels(encoded.format).inc(encoded.bytes)
             metrics.STORED_SECONDS.labels(encoded.format).inc(facts.duration_s)
-            return await self._describe(key, encoded.format, encoded.bytes, encoded.sha256)
+            return await self._describe(key, facts, encoded.format, encoded.bytes, encoded.sha256)
         found = await self._head(key, patience)
-        if found is not None and (stored := await self._described(found, encoded.format)) is not None:
+        if found is not None and (stored := await self._described(found, facts, encoded.format)) is not None:
             return stored
         # Something that is not ours stands at our key (or what was there has just been deleted): ours goes there.
         _log.warning("object at our key is not ours; replacing it", key=key)
-        body = await asyncio.to_thread(_whole, encoded.file)
-        await self._state.insist(patience, "put_object", lambda: self._store.put(key, body, headers, replace=True))
-        return await self._describe(key, encoded.format, encoded.bytes, encoded.sha256)
+        await self._put(key, encoded, headers, patience, replace=True)
+        return await self._describe(key, facts, encoded.format, encoded.bytes, encoded.sha256)
 
     async def master_file(self, key: str, patience: Patience, *, folder: str | None) -> IO[bytes] | None:
         """The content of a master; None when it is gone."""
@@ -86,23 +85,42 @@ class Library:
         """Where the master of a synthesis stands."""
         return object_key(self._store.prefix, facts, MASTER)
 
-    async def _put(self, key: str, encoded: EncodedFile, headers: ObjectHeaders, patience: Patience) -> bool:
+    async def _put(
+        self, key: str, encoded: EncodedFile, headers: ObjectHeaders, patience: Patience, *, replace: bool = False
+    ) -> bool:
         if encoded.bytes > self._part_bytes:
-            return await self._multipart.put(key, encoded.file, encoded.bytes, headers, patience)
+            return await self._multipart.put(key, encoded.file, encoded.bytes, headers, patience, replace=replace)
         body = await asyncio.to_thread(_whole, encoded.file)
-        return await self._state.insist(patience, "put_object", lambda: self._store.put(key, body, headers))
+        return await self._state.insist(
+            patience, "put_object", lambda: self._store.put(key, body, headers, replace=replace)
+        )
 
     async def _head(self, key: str, patience: Patience) -> FoundObject | None:
         return await self._state.insist(patience, "head_object", lambda: self._store.head(key))
 
-    async def _described(self, found: FoundObject, audio_format: AudioFormat) -> StoredObject | None:
+    async def _described(
+        self, found: FoundObject, facts: SynthesisFacts, audio_format: AudioFormat
+    ) -> StoredObject | None:
         sha256 = {name.lower(): value for name, value in found.metadata.items()}.get("sha256")
         if sha256 is None or found.bytes == 0:
             return None
-        return await self._describe(found.key, audio_format, found.bytes, sha256)
+        return await self._describe(found.key, facts, audio_format, found.bytes, sha256)
 
-    async def _describe(self, key: str, audio_format: AudioFormat, size: int, sha256: str) -> StoredObject:
-        return StoredObject(key=key, format=audio_format, bytes=size, sha256=sha256, url=await self._store.url(key))
+    async def _describe(
+        self, key: str, facts: SynthesisFacts, audio_format: AudioFormat, size: int, sha256: str
+    ) -> StoredObject:
+        return StoredObject(
+            key=key,
+            format=audio_format,
+            bytes=size,
+            sha256=sha256,
+            url=await self._store.url(key),
+            sample_rate=file_rate(audio_format, facts.sample_rate),
+        )
+
+
+def _metadata(facts: SynthesisFacts, encoded: EncodedFile) -> dict[str, str]:
+    return metadata_of(facts, encoded.sha256, file_rate=file_rate(encoded.format, facts.sample_rate))
 
 
 def _facts(found: FoundObject) -> SynthesisFacts | None:

@@ -34,8 +34,17 @@ class MultipartUploader:
         self._part_bytes = part_bytes
         self._state = state
 
-    async def put(self, key: str, file: IO[bytes], size: int, headers: ObjectHeaders, patience: Patience) -> bool:
-        """Store a file; False when the key is taken already.
+    async def put(
+        self,
+        key: str,
+        file: IO[bytes],
+        size: int,
+        headers: ObjectHeaders,
+        patience: Patience,
+        *,
+        replace: bool = False,
+    ) -> bool:
+        """Store a file; False when the key is taken already, unless it may be replaced.
 
         Raises:
             StorageUnavailableError: a part did not get through while there was patience; the upload is aborted.
@@ -50,7 +59,9 @@ class MultipartUploader:
                 ]
             tags = [{"PartNumber": number, "ETag": task.result()} for number, task in enumerate(tasks, 1)]
             return await self._state.insist(
-                patience, "complete_multipart_upload", lambda: self._complete(key, upload_id, tags, size)
+                patience,
+                "complete_multipart_upload",
+                lambda: self._complete(key, upload_id, tags, size, replace=replace),
             )
 
     async def abort_abandoned(self, older_than_s: float) -> int:
@@ -61,16 +72,21 @@ class MultipartUploader:
         """
         store, bound = self._store, datetime.now(UTC) - timedelta(seconds=older_than_s)
         prefix = f"{store.prefix}audio/"
-        with storage_errors():
-            answer = await store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=prefix)
-            old = [
-                upload
-                for upload in answer.get("Uploads", ())
-                if upload["Key"].startswith(prefix) and upload["Initiated"] <= bound
-            ]
-            for upload in old:
-                await self._abort(upload["Key"], upload["UploadId"])
-        return len(old)
+        aborted = 0
+        marker: dict[str, str] = {}
+        while True:
+            with storage_errors():
+                answer = await store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=prefix, **marker)
+            for upload in answer.get("Uploads", ()):
+                if upload["Key"].startswith(prefix) and upload["Initiated"] <= bound:
+                    await self._abort(upload["Key"], upload["UploadId"])
+                    aborted += 1
+            # A page holds a thousand at most.
+            after = {"KeyMarker": answer.get("NextKeyMarker"), "UploadIdMarker": answer.get("NextUploadIdMarker")}
+            next_marker = {name: value for name, value in after.items() if value}
+            if not answer.get("IsTruncated") or next_marker == marker:
+                return aborted
+            marker = next_marker
 
     @asynccontextmanager
     async def _upload(self, key: str, headers: ObjectHeaders, patience: Patience) -> AsyncIterator[str]:
@@ -112,12 +128,14 @@ class MultipartUploader:
         reading: asyncio.Lock,
         patience: Patience,
     ) -> str:
-        async with self._store.bodies:
-            async with reading:
-                body = await asyncio.to_thread(_read, *span)
-            return await self._state.insist(
-                patience, "upload_part", lambda: self._send_part(key, upload_id, number, body)
-            )
+        async def attempt() -> str:
+            # A slot is held while the part is under way, not in the pauses between attempts: others may get through.
+            async with self._store.bodies:
+                async with reading:
+                    body = await asyncio.to_thread(_read, *span)
+                return await self._send_part(key, upload_id, number, body)
+
+        return await self._state.insist(patience, "upload_part", attempt)
 
     async def _send_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
         with storage_errors():
@@ -126,7 +144,10 @@ class MultipartUploader:
             )
             return str(answer["ETag"])
 
-    async def _complete(self, key: str, upload_id: str, tags: list[dict[str, object]], size: int) -> bool:
+    async def _complete(
+        self, key: str, upload_id: str, tags: list[dict[str, object]], size: int, *, replace: bool
+    ) -> bool:
+        condition = {} if replace else {"IfNoneMatch": "*"}
         with storage_errors():
             try:
                 await self._store.client.complete_multipart_upload(
@@ -134,7 +155,7 @@ class MultipartUploader:
                     Key=key,
                     UploadId=upload_id,
                     MultipartUpload={"Parts": tags},
-                    IfNoneMatch="*",
+                    **condition,
                 )
             except ClientError as error:
                 if not is_taken(error) and not await self._is_complete(key, size):

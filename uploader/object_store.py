@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+import aiohttp
 from aiobotocore.client import AioBaseClient
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -25,8 +26,8 @@ _IN_MEMORY = 1 << 20  # bytes of a fetched object that stay in memory
 _READ = 1 << 18
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _NO_BUCKET = {"404", "NoSuchBucket"}
-# 409: another conditional write of the same key is going on this moment, or ended just now.
-_THERE = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
+# Not 409: another conditional write of the same key goes on this moment, and may yet fail. The next attempt will know.
+_THERE = {"412", "PreconditionFailed"}
 
 
 class StorageUnavailableError(Exception):
@@ -186,7 +187,8 @@ def storage_errors() -> Iterator[None]:
         yield
     except ClientError as error:
         raise StorageUnavailableError(f"storage answered {code_of(error)} to {error.operation_name}") from error
-    except (BotoCoreError, OSError, TimeoutError) as error:
+    # aiobotocore hands the body's own errors on as they are: a download cut off is aiohttp's ClientPayloadError.
+    except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
         raise StorageUnavailableError(f"storage does not answer: {type(error).__name__}") from error
 
 

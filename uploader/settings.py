@@ -67,7 +67,7 @@ class UploaderFragment(Fragment):
     start_timeout_s: float = Field(default=30.0, gt=0)
     """How long to wait at start for a storage that is still coming up."""
     abandoned_upload_age_s: float = Field(default=86_400.0, ge=0)
-    """Multipart uploads older than this are aborted at start: whoever began them is gone."""
+    """Multipart uploads older than this are aborted at start and daily: whoever began them is gone."""
     spool: SpoolSettings = SpoolSettings()
     cdn: CdnSettings = CdnSettings()
 

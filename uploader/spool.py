@@ -8,7 +8,7 @@ threads at once.
 import tempfile
 import threading
 from dataclasses import dataclass, field
-from typing import IO
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,15 @@ _SAMPLE = np.dtype("<i2")
 
 
 class SpoolError(Exception):
-    """A take cannot be kept; the message says why."""
+    """A take cannot be kept; the message says why.
+
+    Attributes:
+        take_id: whose; not always the one that was added to, as others may have to make room.
+    """
+
+    def __init__(self, take_id: str, message: str) -> None:
+        super().__init__(message)
+        self.take_id = take_id
 
 
 @dataclass(slots=True)
@@ -31,7 +39,7 @@ class _Entry:
 
     memory: dict[int, bytes] = field(default_factory=dict)
     places: dict[int, tuple[int, int]] = field(default_factory=dict)
-    file: IO[bytes] | None = None
+    file: BinaryIO | None = None
     size: int = 0  # bytes
 
 
@@ -64,18 +72,15 @@ class Spool:
         """Keep a chunk.
 
         Raises:
-            SpoolError: the take is too large, or the disk takes no more; nothing of the take is kept then.
+            SpoolError: a take is too large, or the disk takes no more of it; nothing of that take is kept then.
         """
         with self._lock:
-            entry = self._entries.setdefault(take_id, _Entry())
-            try:
-                self._keep(entry, index, pcm)
-            except OSError as error:
+            self._keep(take_id, index, pcm)
+            if self._entries[take_id].size > self._settings.take_bytes:
                 self._forget(take_id)
-                raise SpoolError(f"the spool cannot write: {error.strerror}") from None
-            if entry.size > self._settings.take_bytes:
-                self._forget(take_id)
-                raise SpoolError(f"the take is larger than {self._settings.take_bytes} bytes")
+                raise SpoolError(take_id, f"the take is larger than {self._settings.take_bytes} bytes")
+            while self._memory > self._settings.memory_bytes:
+                self._spill(max((t for t, e in self._entries.items() if e.memory), key=lambda t: self._entries[t].size))
 
     def samples(self, take_id: str) -> Samples:
         """All samples in order of their index; a view of the file when they are there.
@@ -88,9 +93,9 @@ class Spool:
         with self._lock:
             entry = self._entries.get(take_id, _Entry())
             try:
-                return _from_file(entry) if entry.file is not None else _from_memory(entry)
+                return _from_file(entry, self._settings.folder) if entry.file is not None else _from_memory(entry)
             except OSError as error:
-                raise SpoolError(f"the spool cannot read: {error.strerror}") from None
+                raise SpoolError(take_id, f"the spool cannot read: {error.strerror}") from None
 
     def discard(self, take_id: str) -> None:
         """Let a take go; unknown ones too."""
@@ -103,36 +108,30 @@ class Spool:
             for take_id in list(self._entries):
                 self._forget(take_id)
 
-    def _keep(self, entry: _Entry, index: int, pcm: bytes) -> None:
+    def _keep(self, take_id: str, index: int, pcm: bytes) -> None:
+        entry = self._entries.setdefault(take_id, _Entry())
         if index in entry.memory or index in entry.places:
             return
-        if entry.file is not None:
-            self._write(entry, index, pcm)
-        else:
-            entry.memory[index] = pcm
-            self._memory += len(pcm)
+        entry.memory[index] = pcm
+        self._memory += len(pcm)
         entry.size += len(pcm)
-        if entry.file is None and entry.size > self._settings.take_memory_bytes:
-            self._spill(entry)
-        while self._memory > self._settings.memory_bytes:
-            self._spill(max((e for e in self._entries.values() if e.memory), key=lambda e: e.size))
+        if entry.file is not None or entry.size > self._settings.take_memory_bytes:
+            self._spill(take_id)
 
-    def _spill(self, entry: _Entry) -> None:
-        if entry.file is None:
-            # The entry owns the file until `_forget`.
-            entry.file = tempfile.TemporaryFile(dir=self._settings.folder, prefix="voxbus-take-")  # noqa: SIM115
-        for index, pcm in entry.memory.items():
-            self._write(entry, index, pcm)
-            self._memory -= len(pcm)
-        entry.memory.clear()
-
-    def _write(self, entry: _Entry, index: int, pcm: bytes) -> None:
-        assert entry.file is not None
-        start = entry.file.seek(0, 2)
-        entry.file.write(pcm)
-        entry.file.flush()
-        entry.places[index] = (start, len(pcm))
-        self._disk += len(pcm)
+    def _spill(self, take_id: str) -> None:
+        """Move a take's chunks to its file; each is in memory or in the file, at every moment and whatever fails."""
+        entry = self._entries[take_id]
+        try:
+            if entry.file is None:
+                entry.file = _new_file(self._settings.folder)
+            for index, pcm in list(entry.memory.items()):
+                entry.places[index] = (_append(entry.file, pcm), len(pcm))
+                self._disk += len(pcm)
+                del entry.memory[index]
+                self._memory -= len(pcm)
+        except OSError as error:
+            self._forget(take_id)
+            raise SpoolError(take_id, f"the spool cannot write: {error.strerror}") from None
 
     def _forget(self, take_id: str) -> None:
         entry = self._entries.pop(take_id, None)
@@ -148,15 +147,41 @@ def _from_memory(entry: _Entry) -> Samples:
     return np.frombuffer(b"".join(entry.memory[index] for index in sorted(entry.memory)), dtype=_SAMPLE)
 
 
-def _from_file(entry: _Entry) -> Samples:
+def _from_file(entry: _Entry, folder: str | None) -> Samples:
+    """By places alone: whatever else a failed write left in the file is not read."""
     assert entry.file is not None
+    assert not entry.memory
     ordered = [entry.places[index] for index in sorted(entry.places)]
-    starts = [start for start, _ in ordered]
-    if starts == sorted(starts):
-        return np.memmap(entry.file, dtype=_SAMPLE, mode="r")
-    with tempfile.TemporaryFile(dir=None) as in_order:
+    if _adjoining(ordered):
+        return _mapped(entry.file, entry.size)
+    with _new_file(folder) as in_order:
         for start, length in ordered:
             entry.file.seek(start)
-            in_order.write(entry.file.read(length))
-        in_order.flush()
-        return np.memmap(in_order, dtype=_SAMPLE, mode="r")
+            _append(in_order, entry.file.read(length))
+        return _mapped(in_order, entry.size)
+
+
+def _adjoining(places: list[tuple[int, int]]) -> bool:
+    """Whether each place begins where the one before it ends, and the first at 0."""
+    ends = [0, *(start + length for start, length in places)]
+    return all(start == end for (start, _), end in zip(places, ends, strict=False))
+
+
+def _mapped(file: BinaryIO, size: int) -> Samples:
+    if size == 0:  # nothing cannot be mapped
+        return np.empty(0, dtype=_SAMPLE)
+    return np.memmap(file, dtype=_SAMPLE, mode="r", shape=(size // _SAMPLE.itemsize,))
+
+
+def _new_file(folder: str | None) -> BinaryIO:
+    # Unbuffered: what was written is in the file, and what failed is not tried again at some later write.
+    return cast("BinaryIO", tempfile.TemporaryFile(dir=folder, prefix="voxbus-take-", buffering=0))
+
+
+def _append(file: BinaryIO, content: bytes) -> int:
+    """Write all of it at the end of a file; where it begins."""
+    start = file.seek(0, 2)
+    rest = memoryview(content)
+    while rest:  # a disk that fills up takes a part first
+        rest = rest[file.write(rest) :]
+    return start

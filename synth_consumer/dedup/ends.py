@@ -55,7 +55,7 @@ def completed(asker: Asker, stored: Stored, wanted: AudioFormat, *, cached: bool
         bytes=file.bytes,
         sha256=file.sha256,
         duration_s=stored.duration_s,
-        sample_rate=stored.sample_rate,
+        sample_rate=file.sample_rate or stored.sample_rate,
         truncated=stored.truncated,
     )
     total = max(0, round((now - asker.accepted_at) * 1000))

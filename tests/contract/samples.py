@@ -41,10 +41,20 @@ SPEC = SpeechSpec(
     seed=1_234_567,
 )
 MASTER = StoredObject(
-    key="audio/01/0123.flac", format=AudioFormat.FLAC, bytes=20_000, sha256=SHA256, url="https://cdn.example.com/m.flac"
+    key="audio/01/0123.flac",
+    format=AudioFormat.FLAC,
+    bytes=20_000,
+    sha256=SHA256,
+    url="https://cdn.example.com/m.flac",
+    sample_rate=24_000,
 )
 WAV = StoredObject(
-    key="audio/01/0123.wav", format=AudioFormat.WAV, bytes=48_044, sha256=SHA256, url="https://cdn.example.com/a.wav"
+    key="audio/01/0123.wav",
+    format=AudioFormat.WAV,
+    bytes=48_044,
+    sha256=SHA256,
+    url="https://cdn.example.com/a.wav",
+    sample_rate=24_000,
 )
 AUDIO = AudioInfo(
     url=WAV.url, format=AudioFormat.WAV, bytes=WAV.bytes, sha256=SHA256, duration_s=1.0, sample_rate=24_000

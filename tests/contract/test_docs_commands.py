@@ -7,7 +7,7 @@ import click
 import pytest
 
 from infra.cli import voxbus
-from tests.documents import ROOT, commands, pages
+from tests.documents import ROOT, Block, blocks, commands, pages
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SHOWN = sorted({(page, tuple(words)) for page, words in commands()})
@@ -47,3 +47,19 @@ def test_every_link_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+@pytest.mark.parametrize("block", [each for each in blocks() if each.language in {"console", "sh", "bash", "python"}])
+def test_what_can_be_run_is_run_or_says_why_not(block: Block) -> None:
+    assert re.fullmatch(r"run(: [a-z]+)?|static: .{10,}", block.mark), f"{block.page}: {block.text[:60]!r}"
+
+
+def test_every_setting_on_a_page_is_in_the_table() -> None:
+    table = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"`(VOXBUS_[A-Z0-9_]+)`", table))
+    # Variables of the tests and of the compose file, which are no settings of a process.
+    others = {"VOXBUS_TEST_BACKEND", "VOXBUS_TEST_KAFKA_IMAGE", "VOXBUS_SIGNING_SECRET", "VOXBUS_ENGINE"}
+    for page in pages():
+        for name in re.findall(r"VOXBUS_[A-Z0-9_]*[A-Z0-9](?:__)?", page.read_text(encoding="utf-8")):
+            group = any(each.startswith(f"{name.removesuffix('__')}__") for each in known)
+            assert name in known | others or group, f"{page.relative_to(ROOT)} names {name}"

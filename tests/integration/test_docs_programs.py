@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -84,6 +85,21 @@ def test_what_the_pages_show_works(folder: Path, monkeypatch: pytest.MonkeyPatch
     for block in sorted(marked, key=lambda block: block.page != "README.md"):
         _run(block)
     assert (folder / "hello.wav").read_bytes()[:4] == b"RIFF"
+    assert (folder / "hello.mp3").stat().st_size > 1_000
+
+
+def test_the_client_on_the_page_publishes_and_downloads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    [block] = [block for block in blocks() if block.mark == "run: client"]
+    assert block.page == "producers/README.md"
+    imports = (
+        "import asyncio\nfrom pathlib import Path\n"
+        "from producers import SpeechClient\nfrom producers.download import download\n"
+    )
+    source = f"{imports}async def main():\n{indent(block.text, '    ')}\nasyncio.run(main())"
+    (folder / "hello.mp3").unlink(missing_ok=True)
+    done = subprocess.run([sys.executable, "-c", source], env=environment(), timeout=100, check=False)
+    assert done.returncode == 0
     assert (folder / "hello.mp3").stat().st_size > 1_000
 
 

@@ -7,6 +7,7 @@ from infra.kafka.dead_letters import send_dead_letter
 from infra.kafka.topics import ensure_topics
 from infra.kafka.work import WorkConsumer, work_consumer
 from infra.settings import KafkaSettings
+from producers.topic_log import topic_log
 from schemas import topics
 from schemas.codec import Message, decode, encode
 from schemas.codes import ErrorCode
@@ -87,3 +88,37 @@ async def test_a_dead_letter_keeps_the_original_whole(topics_ready: KafkaSetting
     letter = read_dead_letter(kept.headers)
     assert (letter.code, letter.topic, letter.offset) == (ErrorCode.INVALID_REQUEST, topics.REQUESTS, record.offset)
     assert (kept.key, kept.value, original_headers(kept.headers)) == (original.key, original.value, original.headers)
+
+
+async def test_a_letter_that_the_topic_finds_too_large_is_cut_until_it_fits(topics_ready: KafkaSettings) -> None:
+    giant = record_of(b"k" * 300_000, b"x" * 300_000, [("h", b"v" * 290_000)])
+    async with bus_producer(topics_ready, client_id="test", max_request_bytes=100_000) as producer:
+        await send_dead_letter(
+            producer, giant, ErrorCode.INVALID_REQUEST, "too large", stage="test", topic=topics.REQUESTS
+        )
+    async with topic_log(topics_ready, client_id="test") as log:
+        [letter] = [read_dead_letter(record.headers) async for record in log.records(topics.DEAD_LETTERS)]
+    assert (letter.truncated, letter.value_bytes, letter.offset) == (True, 300_000, 7)
+
+
+async def test_a_letter_that_cannot_be_kept_at_all_does_not_hold_up_the_partition(topics_ready: KafkaSettings) -> None:
+    async with bus_producer(topics_ready, client_id="test", max_request_bytes=400) as producer:
+        await send_dead_letter(
+            producer, record_of(b"k", b"v", []), ErrorCode.INTERNAL, "?", stage="test", topic=topics.REQUESTS
+        )
+
+
+def record_of(key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> ConsumerRecord:
+    return ConsumerRecord(
+        topic=topics.REQUESTS,
+        partition=0,
+        offset=7,
+        timestamp=0,
+        timestamp_type=0,
+        key=key,
+        value=value,
+        checksum=None,
+        serialized_key_size=len(key),
+        serialized_value_size=len(value),
+        headers=headers,
+    )

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from aiobotocore.session import get_session
+from aiokafka import AIOKafkaProducer
 
 from infra.errors import ServerUnavailableError, UserError
 from infra.kafka.clients import bus_producer
@@ -18,6 +19,7 @@ from schemas.base import utc_now
 from schemas.codec import Context, Message, encode
 from schemas.codes import State
 from schemas.completions import CompletionData, RequestCompleted, RequestStatus
+from schemas.requests import SynthesisRequested
 
 CONTENT = b"RIFF" * 100
 
@@ -87,6 +89,25 @@ async def test_logs_and_bucket_are_held_against_each_other(
         Finding.UNDELIVERED: ["r6"],
     }
     assert report.counts["completed"] == 6
+
+
+async def test_a_published_request_that_nobody_read_is_seen(
+    topics_ready: KafkaSettings, s3_settings: S3Settings
+) -> None:
+    settings = ClientSettings(kafka=topics_ready, s3=s3_settings)
+    waiting = SynthesisRequested(request_id="waiting", text="x")
+    lost = SynthesisRequested(request_id="lost", text="x", expires_in_s=1)
+    long_ago = int(utc_now().timestamp() * 1000) - 3_600_000
+    async with AIOKafkaProducer(bootstrap_servers=topics_ready.bootstrap_servers) as producer:
+        name = topics_ready.namespace + topics.REQUESTS
+        await producer.send_and_wait(name, encode(waiting, source="test").value)
+        await producer.send_and_wait(name, encode(lost, source="test").value, timestamp_ms=long_ago)
+        await producer.send_and_wait(name, b"{broken", timestamp_ms=long_ago, partition=0)
+    report = await audited(settings)
+    assert report.open == ("waiting",)
+    assert sorted(report.findings) == [Finding.LOST]
+    [broken, named] = sorted(report.findings[Finding.LOST], reverse=True)
+    assert (named, broken.startswith("tts.requests/0:")) == ("lost", True)
 
 
 async def test_a_store_that_is_away_or_refuses_is_named(topics_ready: KafkaSettings, s3_settings: S3Settings) -> None:

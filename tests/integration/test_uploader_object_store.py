@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
+import soundfile
+from botocore.exceptions import ClientError
 
 from infra.errors import UserError
 from infra.health import Readiness
@@ -16,7 +18,7 @@ from tests.uploader_world import speech
 from uploader.keys import SynthesisFacts
 from uploader.library import Library
 from uploader.multipart import MultipartUploader
-from uploader.object_store import ObjectHeaders, ObjectStore, object_store
+from uploader.object_store import ObjectHeaders, ObjectStore, is_taken, object_store
 from uploader.patience import Patience
 from uploader.settings import MIN_PART_BYTES, UploaderFragment
 from uploader.storage_state import StorageState
@@ -84,6 +86,44 @@ async def test_something_else_at_our_key_is_replaced(shelf: Shelf) -> None:
     assert found is not None
     assert (found.bytes, found.metadata["sha256"]) == (stored.bytes, stored.sha256)
     assert await shelf.library.stored(facts.fingerprint, Patience(5)) == facts
+
+
+async def test_what_is_told_of_a_file_is_what_its_header_says(shelf: Shelf) -> None:
+    """Opus knows few rates; the file's own is told, not the master's."""
+    samples = speech(0.5)
+    facts = SynthesisFacts(
+        "e" * 64, pcm_sha256(samples), len(samples), 22_050, EngineInfo(name="tone", revision="1", seed=1), "t", False
+    )
+    for audio_format in AudioFormat:
+        encoded: EncodedFile = encode(samples, 22_050, audio_format)
+        with encoded.file:
+            told = [await shelf.library.add(facts, encoded, Patience(5))]
+            encoded.file.seek(0)
+            rate = soundfile.info(encoded.file).samplerate
+        told.append(await shelf.library.rendition(facts, audio_format, Patience(5)) or told[0])
+        assert [each.sample_rate for each in told] == [rate, rate]
+        found = await shelf.store.head(told[0].key)
+        assert found is not None
+        assert (found.metadata["file-sample-rate"], found.metadata["sample-rate"]) == (str(rate), "22050")
+
+
+async def test_a_large_file_that_replaces_another_goes_in_parts(shelf: Shelf) -> None:
+    assert await shelf.store.put("audio/r", b"first", HEADERS)
+    assert not await shelf.multipart.put("audio/r", io.BytesIO(LARGE), len(LARGE), HEADERS, Patience(30))
+    assert await shelf.multipart.put("audio/r", io.BytesIO(LARGE), len(LARGE), HEADERS, Patience(30), replace=True)
+    found = await shelf.store.head("audio/r")
+    assert found is not None
+    assert found.bytes == len(LARGE)
+
+
+def test_a_conditional_write_that_meets_another_is_not_taken_for_done() -> None:
+    """The other one may yet fail."""
+
+    def answer(code: str) -> ClientError:
+        return ClientError({"Error": {"Code": code}}, "PutObject")
+
+    assert is_taken(answer("PreconditionFailed"))
+    assert not is_taken(answer("ConditionalRequestConflict"))
 
 
 async def test_a_missing_bucket_is_created_only_where_wanted(s3_settings: S3Settings) -> None:

@@ -22,7 +22,7 @@ from schemas.codec import (
     new_traceparent,
 )
 from schemas.codes import AudioFormat, ErrorCode, Priority
-from schemas.dead_letters import MAX_VALUE_BYTES, dead_letter, original_headers, read_dead_letter
+from schemas.dead_letters import MAX_BYTES, dead_letter, original_headers, read_dead_letter
 from schemas.jobs import SynthesisJob
 from schemas.requests import MAX_SEED, MAX_TEXT_CHARS, SpeechSpec, Style, SynthesisRequested
 from tests.contract.samples import FINGERPRINT, MOMENT
@@ -200,13 +200,46 @@ def test_a_dead_letter_of_a_dead_letter_has_one_reason() -> None:
 
 
 def test_a_giant_leaves_its_head_and_its_measure() -> None:
-    value = b"x" * (MAX_VALUE_BYTES + 1)
+    value = b"x" * (MAX_BYTES + 1)
     letter = dead_letter(ErrorCode.INVALID_REQUEST, "too large", stage="s", topic="t", partition=0, offset=0)
     message = letter.message_of(b"k", value, ())
     read = read_dead_letter(message.headers)
-    assert len(message.value) < MAX_VALUE_BYTES
+    assert len(message.value) < MAX_BYTES
     assert value.startswith(message.value)
     assert (read.truncated, read.value_bytes) == (True, len(value))
+
+
+KAFKAS_LIMIT = 1_048_576  # of a producer's request, and about that of a broker's record
+
+
+@given(
+    key=st.sampled_from([0, 100, 2_000_000]),
+    value=st.sampled_from([0, 500_000, 2_000_000]),
+    headers=st.lists(
+        st.tuples(st.sampled_from([1, 300_000]), st.sampled_from([0, 10, 300_000, 1_000_000])), max_size=5
+    ),
+    many=st.sampled_from([0, 100_000]),
+    most=st.sampled_from([0, 16_384, 131_072, MAX_BYTES]),
+)
+def test_a_dead_letter_is_never_larger_than_kafka_takes(
+    key: int, value: int, headers: list[tuple[int, int]], many: int, most: int
+) -> None:
+    """Whichever part of the message is too large."""
+    letter = dead_letter(
+        ErrorCode.INVALID_REQUEST, "é" * 2_000, pointer="/é" * 10_000, stage="s", topic="t" * 249, partition=0, offset=0
+    )
+    original = [("h" * name, b"v" * size) for name, size in headers] + [("a", b"")] * many
+    message = letter.message_of(b"k" * key, b"x" * value, original, most_bytes=most)
+    whole = key + value + sum(len(name) + len(content) for name, content in original)
+    size = len(message.key or b"") + len(message.value)
+    size += sum(len(name.encode()) + len(content) + 10 for name, content in message.headers)
+    assert size < KAFKAS_LIMIT - 100_000
+    assert size < most + 16_384
+    read = read_dead_letter(message.headers)
+    if not read.truncated:
+        assert whole <= most
+        assert (message.key, message.value) == (b"k" * key, b"x" * value)
+        assert original_headers(message.headers) == tuple(original)
 
 
 def test_what_is_no_dead_letter_is_refused() -> None:

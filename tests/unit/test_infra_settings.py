@@ -5,6 +5,7 @@ import json
 import pytest
 
 from infra.settings import CommonSettings, KafkaSettings, SettingsError, load, masked
+from notifier.settings import NotifySettings
 from tests.environment import variables
 
 
@@ -47,12 +48,42 @@ def test_what_a_test_passes_on_is_what_a_process_reads(monkeypatch: pytest.Monke
         ("VOXBUS_KAFKA__BOOTSTRAP", "typo:1"),
         ("VOXBUS_S3__PRESIGN_TTL_S", "soon"),
         ("VOXBUS_LOG__LEVEL", "LOUD"),
+        ("VOXBUS_S3__ENDPOINT_URL", "store:8333"),
+        ("VOXBUS_S3__ENDPOINT_URL", "http://store:port"),
+        ("VOXBUS_S3__PUBLIC_BASE_URL", "cdn.example.com"),
+        ("VOXBUS_REDIS__URL", "cache:6379"),
+        ("VOXBUS_KAFKA__BOOTSTRAP_SERVERS", "kafka:abc"),
+        ("VOXBUS_KAFKA__BOOTSTRAP_SERVERS", ""),
+        ("VOXBUS_KAFKA__SSL_CAFILE", "/not/there.pem"),
+        ("VOXBUS_KAFKA__SECURITY_PROTOCOL", "SASL_SSL"),
+        ("VOXBUS_KAFKA", "foo"),
+        ("VOXBUS_NOTIFIER__RETRY_DELAYS_S", "abc"),
+        ("VOXBUS_NOTIFIER", "7"),
     ],
 )
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsError, match=variable):
-        load(CommonSettings)
+    # Of what is wrong between several variables, the group is named, and which of it are wanted.
+    group = "VOXBUS_KAFKA: SASL_SSL wants __SASL_USERNAME" if value == "SASL_SSL" else f"{variable}: "
+    with pytest.raises(SettingsError, match=group) as caught:
+        load(NotifySettings)
+    assert "docs/settings.md" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("VOXBUS_KAFKA__BOOTSTRAP_SERVERS", "kafka, [::1]:9092"),
+        ("VOXBUS_REDIS__URL", "unix:///run/redis.sock"),
+        ("VOXBUS_REDIS__URL", "rediss://user:pass@cache:6380/1"),
+        ("VOXBUS_S3__ENDPOINT_URL", "https://store.example/base"),
+        ("VOXBUS_NOTIFIER__RETRY_DELAYS_S", "[1, 2]"),
+        ("VOXBUS_NOTIFIER", '{"timeout_s": 3}'),
+    ],
+)
+def test_every_usual_form_is_taken(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    load(NotifySettings)
 
 
 def test_a_wrong_secret_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

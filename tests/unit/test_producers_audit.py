@@ -1,10 +1,12 @@
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.arrivals import Arrival
 from producers.audit import Finding, Ledger, ObjectFacts
 from schemas import topics
 from schemas.codes import AudioFormat, ErrorCode, Priority, State
@@ -14,6 +16,7 @@ from schemas.deliveries import DeliveryAttempted, DeliveryState
 from schemas.requests import SpeechSpec, SynthesisAdmitted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
 SHA = "ab" * 32
 AUDIO = AudioInfo(url="http://s3/b/k", format=AudioFormat.WAV, bytes=9, sha256=SHA, duration_s=1, sample_rate=24_000)
 STORED = ObjectFacts(9, SHA)
@@ -68,7 +71,7 @@ def findings(events: list[Event], facts: ObjectFacts | None = STORED) -> dict[Fi
     ledger = Ledger()
     for event in events:
         event(ledger)
-    return dict(ledger.report(dict.fromkeys(ledger.expected_objects(), facts)).findings)
+    return dict(ledger.report(dict.fromkeys(ledger.expected_objects(), facts), now=LATER).findings)
 
 
 @given(st.data())
@@ -122,6 +125,57 @@ def test_a_dead_lettered_completion_is_the_end_of_its_callback() -> None:
     assert findings(events) == {}
 
 
+def requested(request_id: str, until: datetime = NOW) -> Event:
+    def take(ledger: Ledger) -> None:
+        ledger.written(request_id, NOW)
+        ledger.requested(request_id, until)
+
+    return take
+
+
+def test_a_request_that_nothing_was_heard_of_is_lost_once_its_time_is_over() -> None:
+    ledger = Ledger()
+    requested("gone")(ledger)
+    requested("waiting", LATER)(ledger)
+    for event in (requested("read", LATER), status("read", State.ACCEPTED)):
+        event(ledger)
+    report = ledger.report({}, now=NOW + timedelta(minutes=30))
+    assert (report.findings, report.open) == ({Finding.LOST: ["gone"]}, ("read", "waiting"))
+    assert findings([requested("gone"), *good_road("r")]) == {Finding.LOST: ["gone"]}
+    assert findings([requested("r"), *good_road("r")]) == {}
+
+
+def test_what_is_older_than_what_all_topics_keep_is_not_judged() -> None:
+    ledger = Ledger()
+    requested("old")(ledger)
+    ledger.kept_since(NOW + timedelta(seconds=1))
+    report = ledger.report({}, now=LATER)
+    assert (report.findings, report.counts["not_judged"]) == ({}, 1)
+
+
+def test_two_ends_with_different_audio_contradict_each_other() -> None:
+    other = AUDIO.model_copy(update={"sha256": "cd" * 32})
+    data = CompletionData(request_id="r", status="completed", audio=other)
+    events = [*good_road("r"), lambda ledger: ledger.completed(data, callback=True)]
+    assert findings(events, ObjectFacts(9, None)) == {Finding.CONTRADICTORY: ["r"]}
+
+
+def test_a_record_without_an_id_needs_an_id_or_a_dead_letter() -> None:
+    def arrivals(*offsets: int) -> Ledger:
+        ledger = Ledger()
+        for offset in offsets:
+            ledger.arrivals.came(Arrival(0, offset, b"%d" % offset, NOW))
+        return ledger
+
+    ledger = arrivals(1, 2, 3, 4)
+    ledger.arrivals.moved(Arrival(0, 1, b"1", NOW).moved_digest)
+    letter = dead_letter(ErrorCode.INVALID_REQUEST, "no", stage="d", topic=topics.REQUESTS, partition=0, offset=2)
+    ledger.dead_letter(letter, None)
+    ledger.dead_letter(replace(letter, partition=7, value_sha256=Arrival(0, 3, b"3", NOW).sha256), None)
+    assert ledger.report({}, now=LATER).findings == {Finding.LOST: ["tts.requests/0:4"]}
+    assert ledger.report({}, now=NOW - timedelta(1)).open == ("tts.requests/0:4",)
+
+
 def test_counts() -> None:
     ledger = Ledger()
     letter = dead_letter(ErrorCode.INVALID_REQUEST, "no", stage="admit", topic=topics.REQUESTS, partition=0, offset=0)
@@ -129,7 +183,7 @@ def test_counts() -> None:
     for event in events:
         event(ledger)
     ledger.dead_letter(letter, None)
-    report = ledger.report({"r1": ObjectFacts(9, SHA)})
+    report = ledger.report({"r1": ObjectFacts(9, SHA)}, now=LATER)
     assert report.good
     assert report.as_json() == {
         "ok": True,
@@ -145,5 +199,7 @@ def test_counts() -> None:
         "delivered": 1,
         "callbacks_dead_lettered": 0,
         "dead_letters": 1,
+        "not_judged": 0,
+        "open": [],
         "findings": {},
     }

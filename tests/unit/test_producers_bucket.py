@@ -1,7 +1,9 @@
 import pytest
 
+from infra.errors import ServerUnavailableError
 from infra.settings import S3Settings
-from producers.bucket import key_of
+from producers.bucket import key_of, open_bucket
+from tests.cut_off_store import cut_off_store
 
 STORE = S3Settings(endpoint_url="http://127.0.0.1:8333", bucket="media")
 CDN = S3Settings(bucket="media", public_base_url="https://cdn.example/audio/")
@@ -22,3 +24,9 @@ CDN = S3Settings(bucket="media", public_base_url="https://cdn.example/audio/")
 )
 def test_the_key_behind_a_url(settings: S3Settings, url: str, key: str | None) -> None:
     assert key_of(url, settings) == key
+
+
+async def test_an_object_that_is_cut_off_is_a_store_that_does_not_answer() -> None:
+    async with cut_off_store() as settings, open_bucket(settings) as bucket:
+        with pytest.raises(ServerUnavailableError, match="object storage does not answer"):
+            await bucket.facts(["a"], read=True)

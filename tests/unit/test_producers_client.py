@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -27,6 +27,7 @@ class FakeBus:
         self.delivered: list[tuple[str, Message]] = []
         self.order: list[str] = []
         self.listeners: dict[str, tuple[OnRecord, OnLost]] = {}
+        self.ended: list[str] = []
 
     async def deliver(self, topic: str, messages: Sequence[Message]) -> None:
         self.order.append(f"deliver {topic}")
@@ -41,6 +42,14 @@ class FakeBus:
     async def listen(self, topic: str, on_record: OnRecord, on_lost: OnLost) -> None:
         self.order.append(f"listen {topic}")
         self.listeners[topic] = (on_record, on_lost)
+
+    async def past(self, topic: str, keys: frozenset[bytes]) -> AsyncIterator[tuple[bytes, bytes | None]]:
+        self.order.append(f"past {topic}")
+        for request_id in self.ended:
+            if request_id.encode() in keys:
+                data = CompletionData(request_id=request_id, status="completed", audio=audio())
+                event = RequestCompleted(type="speech.completed", timestamp=utc_now(), data=data)
+                yield request_id.encode(), encode(event, source="test").value
 
     def complete(self, request_id: str, **data: Any) -> None:
         data = {"status": "completed", "audio": audio(), **data}
@@ -293,3 +302,26 @@ async def test_closing_tells_those_who_wait() -> None:
         await pending.completion(timeout_s=1)
     with pytest.raises(RuntimeError, match="async with"):
         await speech.publish("hello")
+
+
+async def test_a_request_that_ended_before_gives_its_known_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeated id changes nothing, so nothing is published about it any more."""
+    monkeypatch.setattr("producers.recall._AFTER_S", 0.01)
+    bus = FakeBus()
+    bus.ended = ["order-1", "order-2"]
+    async with SpeechClient(bus=bus) as speech:
+        assert (await speech.synthesize("hi", request_id="order-1", timeout_s=5)).request_id == "order-1"
+        pending = await speech.submit_many([{"text": "hi", "request_id": f"order-{n}"} for n in (2, 3)])
+        assert (await pending[0].completion(timeout_s=5)).status == "completed"
+        with pytest.raises(SpeechTimeoutError):
+            await pending[1].completion(timeout_s=0.05)
+
+
+async def test_the_log_is_not_read_for_ids_made_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.recall._AFTER_S", 0.0)
+    bus = FakeBus()
+    async with SpeechClient(bus=bus) as speech:
+        await asyncio.sleep(0.002)  # an id tells its millisecond
+        with pytest.raises(SpeechTimeoutError):
+            await speech.synthesize("hi", timeout_s=0.05)
+    assert f"past {topics.COMPLETED}" not in bus.order

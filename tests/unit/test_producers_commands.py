@@ -1,6 +1,8 @@
 """What the commands say when there is nothing to talk to, and what their help shows."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infra.cli import main, voxbus
+from tests.environment import environment
 
 _COMMANDS = [
     ("say", "hello"),
@@ -55,6 +58,23 @@ def test_an_absent_kafka_is_named_at_once(
     assert code != 0
     assert "Kafka does not answer at 127.0.0.1:1; start one with `voxbus up`" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [("notify",), ("webhooks", "list")], ids=" ".join)
+def test_a_notifier_without_kafka_names_it(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """In a process of its own, as the stage sets up the logs of the whole process."""
+    variables = {
+        "VOXBUS_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "VOXBUS_KAFKA__START_TIMEOUT_S": "0.3",
+        "VOXBUS_NOTIFIER__SIGNING_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    }
+    program = [sys.executable, "-c", "from infra.cli import main; main()", *arguments]
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment(variables), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "Kafka does not answer at 127.0.0.1:1; start one with `voxbus up`" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_kafka_that_hangs_is_given_up(

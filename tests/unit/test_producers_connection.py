@@ -47,6 +47,8 @@ def test_which_one_is_asked(endpoints: Path, monkeypatch: pytest.MonkeyPatch, tm
 def test_a_command_does_not_wait_long_for_its_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VOXBUS_KAFKA__BOOTSTRAP_SERVERS", "bus:9092")
     assert client_settings(None).kafka.start_timeout_s <= 8
+    monkeypatch.setenv("VOXBUS_KAFKA__START_TIMEOUT_S", "60")  # unless it is told to
+    assert client_settings(None).kafka.start_timeout_s == 60
 
 
 def test_a_missing_or_foreign_file_is_said_plainly(tmp_path: Path) -> None:

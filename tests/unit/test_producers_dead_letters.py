@@ -3,11 +3,12 @@ import json
 import pytest
 
 from infra.errors import UserError
-from producers.dead_letters import Choice, Letter, under_new_id
+from producers.dead_letters import Choice, Letter, ended_id, under_new_id
 from schemas import topics
-from schemas.codec import Message
+from schemas.codec import Headers, Message
 from schemas.codes import ErrorCode
 from schemas.dead_letters import dead_letter
+from schemas.requests import CancelRequested, SynthesisRequested
 
 
 def _letter(value: bytes, topic: str = topics.REQUESTS) -> Letter:
@@ -34,3 +35,23 @@ def test_an_empty_choice_takes_all() -> None:
     assert not Choice(ids=frozenset({"0:0"})).takes(_letter(b""))
     assert not Choice(code=ErrorCode.INTERNAL).takes(_letter(b""))
     assert Choice(frozenset({"3:4"}), ErrorCode.UNSUPPORTED_VOICE, "dedup", topics.REQUESTS).takes(_letter(b""))
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "topic", "expected"),
+    [
+        (b'{"request_id": "r1", "text": "x"}', (), topics.REQUESTS, "r1"),
+        (b'{"request_id": "r1"}', (("ce_type", SynthesisRequested.ce_type.encode()),), topics.REQUESTS, "r1"),
+        (b'{"request_id": "r1"}', (("ce_type", CancelRequested.ce_type.encode()),), topics.REQUESTS, None),
+        (b'{"request_id": "r1"}', (), topics.JOBS_BULK, None),
+        (b'{"request_id": "two words"}', (), topics.REQUESTS, None),
+        (b'{"request_id": 7}', (), topics.REQUESTS, None),
+        (b'{"text": "x"}', (), topics.REQUESTS, None),
+        (b"[1]", (), topics.REQUESTS, None),
+        (b"{broken", (), topics.REQUESTS, None),
+    ],
+)
+def test_only_a_request_that_ended_under_its_id_needs_another(
+    value: bytes, headers: Headers, topic: str, expected: str | None
+) -> None:
+    assert ended_id(_letter(value, topic), Message(None, value, headers)) == expected

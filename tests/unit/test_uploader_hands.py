@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from aiokafka import TopicPartition
 
 from infra.lifecycle import Deadline
@@ -68,3 +69,18 @@ async def test_work_cancelled_before_its_turn_is_closed() -> None:
     await hands.drain(frozenset({HERE}), Deadline(0.01))
     assert len(hands) == 0
     assert work.done == []
+
+
+async def test_work_that_fails_ends_the_process_and_cancelled_work_does_not() -> None:
+    async def broken() -> None:
+        raise ValueError("nobody foresaw it")
+
+    hands, work = Hands(2), Work()
+    watch = asyncio.create_task(hands.failure())
+    hands.take_up(HERE, "a", work.piece("a"))
+    await eventually(lambda: work.running == ["a"])
+    await hands.drain(frozenset({HERE}), Deadline(0.01))
+    assert not watch.done()
+    hands.take_up(HERE, "b", broken())
+    with pytest.raises(ValueError, match="nobody foresaw it"):
+        await watch

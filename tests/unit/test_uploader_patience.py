@@ -7,11 +7,12 @@ import pytest
 
 from infra.health import Readiness
 from schemas import topics
+from tests.cut_off_store import cut_off_store
 from uploader.intake import paused_topics
 from uploader.multipart import part_size
-from uploader.object_store import StorageUnavailableError
+from uploader.object_store import StorageUnavailableError, object_store
 from uploader.patience import Patience, delays
-from uploader.settings import MIN_PART_BYTES
+from uploader.settings import MIN_PART_BYTES, UploaderFragment
 from uploader.storage_state import StorageState
 
 
@@ -99,3 +100,9 @@ def test_parts_stay_within_the_bounds_of_s3() -> None:
     assert part_size(6_000_000, MIN_PART_BYTES) == MIN_PART_BYTES
     huge = 100 * 1024**3
     assert -(-huge // part_size(huge, MIN_PART_BYTES)) <= 10_000
+
+
+async def test_a_download_that_is_cut_off_is_worth_another_attempt() -> None:
+    async with cut_off_store() as settings, object_store(settings, UploaderFragment()) as store:
+        with pytest.raises(StorageUnavailableError, match="ClientPayloadError"):
+            await store.fetch("audio/x", folder=None)
