@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from synth_consumer.engines.chattts.decode import Decoder, End, Run
+from synth_consumer.engines.chattts.decode import Decoder
 from synth_consumer.engines.chattts.prompts import speech_prompt
+from synth_consumer.engines.chattts.runs import End, Run
 from synth_consumer.engines.chattts.sampling import Sampling
 from synth_consumer.engines.chattts.vocoding import EarlySound, Vocoder
 from synth_consumer.engines.protocol import Pcm, SpeechTask
