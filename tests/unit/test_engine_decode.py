@@ -122,8 +122,8 @@ def test_a_request_that_leaves_frees_its_lane_at_once(chat: Any, make: Callable[
 
 def test_a_lane_holds_no_more_than_its_positions(chat: Any, model: Any, speaker: str) -> None:
     from synth_consumer.engines.chattts.decode import Decoder
-    from synth_consumer.engines.chattts.runs import End
     from synth_consumer.engines.chattts.prompts import speech_prompt
+    from synth_consumer.engines.chattts.runs import End
     from synth_consumer.engines.chattts.sampling import Sampling
 
     prompt = speech_prompt(chat, "好", speaker, "")

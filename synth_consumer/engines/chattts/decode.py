@@ -71,9 +71,7 @@ class Decoder:
             for step in self._steps:
                 step.prepare()
 
-    def join(
-        self, prompt: Tensor, sampling: Sampling, max_tokens: int, vocabulary: Vocabulary | None = None
-    ) -> Run:
+    def join(self, prompt: Tensor, sampling: Sampling, max_tokens: int, vocabulary: Vocabulary | None = None) -> Run:
         """Give the lowest free lane to a request; it is read from the next step on.
 
         Args:

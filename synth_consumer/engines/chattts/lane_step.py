@@ -97,9 +97,7 @@ class RowStep:
         lanes = torch.tensor([runs[n].lane for n in own], device=self._device)
         return own, self._sampler_of(vocabulary).choose(rows, lanes), vocabulary
 
-    def _said(
-        self, runs: Sequence[Run], choices: Sequence[tuple[list[int], Choice, Vocabulary]]
-    ) -> list[list[int]]:
+    def _said(self, runs: Sequence[Run], choices: Sequence[tuple[list[int], Choice, Vocabulary]]) -> list[list[int]]:
         tokens: list[list[int]] = [[] for _ in runs]
         for own, choice, vocabulary in choices:
             self._sampler_of(vocabulary).say(choice)
