@@ -61,7 +61,14 @@ class TakeFailed:
     message: str
 
 
-EngineEvent = AudioProduced | TakeFinished | TakeFailed
+@dataclass(frozen=True, slots=True)
+class LanesChanged:
+    """The engine speaks only so many takes at once from now on; others that it holds wait."""
+
+    lanes: int
+
+
+EngineEvent = AudioProduced | TakeFinished | TakeFailed | LanesChanged
 
 
 class SpeechEngine(Protocol):
@@ -70,7 +77,7 @@ class SpeechEngine(Protocol):
     name: str
     revision: str  # what made the sound: engine version and a digest of its weights or voices
     sample_rate: int  # Hz
-    lanes: int  # takes held at once; fixed after load()
+    lanes: int  # takes held at once; fixed after load(), see `LanesChanged`
 
     def load(self) -> None:
         """Bring weights or libraries into memory.

@@ -44,8 +44,8 @@ class ChatttsSettings(Fragment):
     """Takes decoded at once, a token each per step. More lanes make more audio a second, and each take slower."""
     precision: Literal["exact", "bfloat16", "float16"] = "exact"
     """`exact` is float32, the package's own tokens. The others are faster on a GPU and say other things at times."""
-    early_sound: bool = False
-    """Tell the first 0.16 s of a sentence after 14 tokens instead of 60; the end of it differs a little."""
+    early_sound: bool = True
+    """Tell the first 0.16 s of a sentence after 14 tokens instead of 60; the end of it differs a little from exact."""
     max_sentence_s: float = Field(default=25.0, ge=3, le=30)
     """Text is split below this many seconds of speech; beyond about 30 s the model's speech degrades."""
 

@@ -10,6 +10,7 @@ from schemas.codes import ErrorCode
 from synth_consumer.engines.protocol import (
     AudioProduced,
     EngineEvent,
+    LanesChanged,
     SpeechEngine,
     SpeechTask,
     TakeFailed,
@@ -17,7 +18,7 @@ from synth_consumer.engines.protocol import (
     TaskRefusedError,
 )
 from synth_consumer.worker.chunking import ChunkCutter
-from synth_consumer.worker.frames import Audio, Beat, Cancel, ChildEvent, Command, Failed, Finished, Join, Warm
+from synth_consumer.worker.frames import Audio, Beat, Cancel, ChildEvent, Command, Failed, Finished, Join, Lanes, Warm
 from synth_consumer.worker.pcm import NotFiniteError, to_pcm16
 
 # Seconds between beats; far below every sensible `step_timeout_s`.
@@ -98,6 +99,9 @@ class EngineHost:
         self._held[task.take_id] = _Held(cutter)
 
     def _on(self, event: EngineEvent) -> None:
+        if isinstance(event, LanesChanged):
+            self._say(Lanes(event.lanes))
+            return
         held = self._held.get(event.take_id)
         if held is None:  # cancelled while the step ran
             return

@@ -11,7 +11,7 @@ from schemas.codes import ErrorCode
 from synth_consumer.engines.protocol import SpeechTask
 from synth_consumer.worker import metrics
 from synth_consumer.worker.engine_process import EngineGoneError, EngineLaunch, EngineProcess, start_engine
-from synth_consumer.worker.frames import Audio, Beat, Cancel, Failed, Finished, Join, Ready, Warm
+from synth_consumer.worker.frames import Audio, Beat, Cancel, Failed, Finished, Join, Lanes, Ready, Warm
 from synth_consumer.worker.lane_gate import LaneGate
 from synth_consumer.worker.retry import Backoff
 
@@ -152,6 +152,10 @@ class EngineKeeper:
                     self._warming = False
                     metrics.STEPS.inc(steps)
                     metrics.STEP_SECONDS.inc(seconds)
+                case Lanes(lanes):
+                    _log.warning("engine changed its lanes", slot=self._slot, lanes=lanes)
+                    self.gate.open(lanes)
+                    self._on_change()
                 case _:
                     raise EngineGoneError(ErrorCode.ENGINE_CRASHED, f"unexpected {type(event).__name__}")
             self._heard_at = loop.time()

@@ -112,11 +112,19 @@ class Beat:
     seconds: float  # spent in them
 
 
-ChildEvent = Ready | Unavailable | Crashed | Audio | Finished | Failed | Beat
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The engine speaks only so many takes at once from now on, as memory ran short or came back."""
+
+    lanes: int
+
+
+ChildEvent = Ready | Unavailable | Crashed | Audio | Finished | Failed | Beat | Lanes
 Frame = Command | ChildEvent
 
 _KINDS: dict[str, Callable[..., Frame]] = {
-    kind.__name__: kind for kind in (Open, Cancel, Warm, Ready, Unavailable, Crashed, Audio, Finished, Failed, Beat)
+    kind.__name__: kind
+    for kind in (Open, Cancel, Warm, Ready, Unavailable, Crashed, Audio, Finished, Failed, Beat, Lanes)
 }
 _KINDS["Join"] = lambda task: Join(SpeechTask(**task))
 

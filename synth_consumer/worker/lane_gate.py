@@ -25,7 +25,7 @@ class LaneGate:
         return self._busy
 
     def open(self, lanes: int) -> None:
-        """An engine with this many lanes is there."""
+        """An engine with this many lanes is there, or it has so many from now on; those inside stay."""
         self._lanes = lanes
         self._tell()
 

@@ -17,7 +17,7 @@ class SynthSettings(EnginesSettings):
     """While interactive jobs wait, every so manieth job is a bulk one all the same."""
     interactive_lanes: int | None = Field(default=None, ge=0, le=255)
     """Lanes of a slot that bulk jobs never take. Absent: a quarter of them, so none of fewer than four."""
-    first_chunk_s: float = Field(default=0.3, gt=0, le=10)
+    first_chunk_s: float = Field(default=0.15, gt=0, le=10)
     """Length of a take's first chunk: a listener hears it this early."""
     chunk_s: float = Field(default=1.0, gt=0, le=10)
     """Length of the chunks after it; one second of 24 kHz speech is 48 kB."""

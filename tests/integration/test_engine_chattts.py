@@ -54,11 +54,26 @@ def test_a_take_without_good_sound_ends_bad_audio(
         assert not outcome.blocks
 
 
-def test_a_sentence_that_never_ends_is_told_as_truncated(flawed: Callable[[Flaw], ChatttsEngine]) -> None:
+def test_a_sentence_that_never_ends_is_bad_audio(flawed: Callable[[Flaw], ChatttsEngine]) -> None:
     outcome = speak(flawed("never-ends"), task("t", "好。"))
 
+    assert outcome.failed is not None
+    assert (outcome.failed.code, len(outcome.ends)) == ("bad_audio", 1)
+    assert "did not end" in outcome.failed.message
+
+
+def test_a_text_longer_than_the_models_bound_is_told_as_truncated(flawed: Callable[[Flaw], ChatttsEngine]) -> None:
+    outcome = speak(flawed("never-ends"), task("t", "好" * 100))
+
     assert outcome.ends == [TakeFinished("t", truncated=True)]
-    assert 3 < len(outcome.pcm) / 24_000 < 8
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_other_precisions_speak_and_say_so(assets: Path, precision: str) -> None:
+    engine = loaded(assets, precision=precision)
+
+    assert speak(engine, task("t")).ends == [TakeFinished("t")]
+    assert engine.revision.endswith(precision)
 
 
 def test_a_sentence_equals_the_packages_own_infer(engine: ChatttsEngine) -> None:

@@ -70,7 +70,7 @@ def test_tokens_are_the_packages(chat: Any, speaker: str, solo: list[Any]) -> No
 
 
 def test_the_lines_are_not_trivial(solo: list[Any]) -> None:
-    from synth_consumer.engines.chattts.decode import End
+    from synth_consumer.engines.chattts.runs import End
 
     assert {run.end for run in solo} >= {End.NATURAL, End.LIMIT}
     assert len({tokens for run in solo for tokens in run.tokens}) > 50
@@ -121,8 +121,9 @@ def test_a_request_that_leaves_frees_its_lane_at_once(chat: Any, make: Callable[
 
 
 def test_a_lane_holds_no_more_than_its_positions(chat: Any, model: Any, speaker: str) -> None:
-    from synth_consumer.engines.chattts.decode import Decoder, End
+    from synth_consumer.engines.chattts.decode import Decoder
     from synth_consumer.engines.chattts.prompts import speech_prompt
+    from synth_consumer.engines.chattts.runs import End
     from synth_consumer.engines.chattts.sampling import Sampling
 
     prompt = speech_prompt(chat, "好", speaker, "")
@@ -157,10 +158,10 @@ def test_recorded_steps_say_the_same(chat: Any, make: Callable[..., Any], speake
 
 def test_memory_stays_where_it_is(chat: Any, make: Callable[..., Any], speaker: str) -> None:
     decoder = make(2)
-    places = decoder._cache.keys.data_ptr(), decoder._sampler._noise.data_ptr()
+    places = decoder._cache.keys.data_ptr(), decoder._sampler(decoder._model.speech)._noise.data_ptr()
     for _ in range(3):
         for run in ours(chat, decoder, LINES[:3], speaker):
             run.take()
             assert run.untaken == 0
-    assert (decoder._cache.keys.data_ptr(), decoder._sampler._noise.data_ptr()) == places
+    assert (decoder._cache.keys.data_ptr(), decoder._sampler(decoder._model.speech)._noise.data_ptr()) == places
     assert (decoder.free, decoder._running, len(decoder._reading)) == (2, [], 0)

@@ -17,10 +17,12 @@ from synth_consumer.engines.chattts import front
 from synth_consumer.engines.chattts.assets import find_assets
 from synth_consumer.engines.chattts.loading import load_chat
 from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
+from synth_consumer.engines.chattts.pressure import LaneCap, out_of_memory
 from synth_consumer.engines.protocol import (
     AudioProduced,
     EngineEvent,
     EngineUnavailableError,
+    LanesChanged,
     Pcm,
     SpeechEngine,
     SpeechTask,
@@ -63,6 +65,8 @@ class _Lane:
     run: "SentenceRun | None" = None
     tries: int = 0
     truncated: bool = False
+    held_back: bool = False  # until memory suffices
+    due: bool = False  # its sound is to be made before its next token
 
 
 class ChatttsEngine:
@@ -80,6 +84,8 @@ class ChatttsEngine:
         self._speakers: dict[str, str] = {}
         self._decoder: Decoder | None = None
         self._held: list[_Lane] = []  # oldest first
+        self._cap = LaneCap(self.lanes)
+        self._told_cap = self.lanes
 
     def load(self) -> None:
         """Check the weights' files, import the package, load both.
@@ -90,6 +96,7 @@ class ChatttsEngine:
         assets = find_assets(self._settings.assets)
         self._chat = load_chat(assets, self._settings.device, self._settings.threads)
         self._decoder = self._make_decoder()
+        self._cap, self._told_cap = LaneCap(self.lanes), self.lanes
         self._speakers = {
             name: _speaker(self._chat, voice.engine_params[self.name])
             for name, voice in self._catalogue.voices.items()
@@ -99,7 +106,9 @@ class ChatttsEngine:
         self.revision = f"{version('chattts')}-{assets.digest}{precision}"
 
     def warm_up(self) -> None:
-        """Speak one word; the first sentence pays for the number grammar and the package's compiled normaliser."""
+        """Record the steps, speak a word: what comes first pays for the number grammar and the compiled normaliser."""
+        if self._decoder is not None and not self._held:
+            self._decoder.prepare()
         voice = next(iter(self._speakers))
         for language, dialect, text in (("zh", "mandarin", "1。"), ("en", "english", "1.")):
             self.join(SpeechTask("warm-up", text, language, dialect, voice, seed=1))
@@ -118,19 +127,55 @@ class ChatttsEngine:
     def step(self) -> Sequence[EngineEvent]:
         """One token for every lane; a stretch of a prompt for one that begins; the sound that this made ready."""
         events: list[EngineEvent] = []
-        for lane in [lane for lane in self._held if lane.run is None]:
+        self._resume()
+        for lane in [lane for lane in self._going if lane.run is None]:
             events += self._guarded(lane, self._begin)
-        if not self._decoder or self._decoder.idle:
-            return events
-        try:
-            advanced = self._decoder.step()
-        except Exception as error:
-            if not _out_of_memory(error):
-                raise
-            # Nothing was noted of a step that failed, so the others simply take it again without the newest.
-            return [*events, *self._end(self._held[-1], *_NO_MEMORY)]
-        for lane in [lane for lane in self._held if lane.run is not None and lane.run.run in advanced]:
+        for lane in [lane for lane in self._going if lane.due]:
             events += self._guarded(lane, self._speak)
+        events += self._decoded()
+        if self._cap.now != self._told_cap:
+            self._told_cap = self._cap.now
+            events.append(LanesChanged(self._cap.now))
+        return events
+
+    @property
+    def _going(self) -> list[_Lane]:
+        return [lane for lane in self._held if not lane.held_back]
+
+    def _resume(self) -> None:
+        waiting = [lane for lane in self._held if lane.held_back]
+        going = len(self._held) - len(waiting)
+        for lane in waiting[: max(0, self._cap.now - going)]:
+            lane.held_back = False
+        for lane in self._going[self._cap.now :]:
+            lane.held_back = True
+
+    def _decoded(self) -> list[EngineEvent]:
+        if not self._decoder or self._decoder.idle:
+            return []
+        waiting = [lane.run.run for lane in self._held if lane.run is not None and (lane.held_back or lane.due)]
+        try:
+            advanced = self._decoder.step(waiting)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            advanced = None
+        if advanced is None:
+            return self._squeezed()
+        events: list[EngineEvent] = []
+        for lane in [lane for lane in self._held if lane.run is not None and lane.run.run in advanced]:
+            lane.due = True
+            events += self._guarded(lane, self._speak)
+        return events
+
+    def _squeezed(self) -> list[EngineEvent]:
+        """Memory ran out: the newest half waits in its lanes; the one that was alone ends."""
+        going = self._going
+        left = self._cap.halve(len(going))
+        events = [] if left else self._end(going[0], *_NO_MEMORY)
+        for lane in going[left:] if left else []:
+            lane.held_back = True
+        importlib.import_module("torch").cuda.empty_cache()
         return events
 
     def cancel(self, take_id: str) -> None:
@@ -152,9 +197,10 @@ class ChatttsEngine:
         except speaking.BadAudioError as error:
             return self._try_again(lane, str(error))
         except Exception as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
-            return self._end(lane, *_NO_MEMORY)
+        # Not in the handler: the error's frames hold memory.
+        return self._squeezed() if self._going else []
 
     def _begin(self, lane: _Lane) -> list[EngineEvent]:
         speaking = importlib.import_module("synth_consumer.engines.chattts.speaking")
@@ -177,6 +223,7 @@ class ChatttsEngine:
     def _speak(self, lane: _Lane) -> list[EngineEvent]:
         assert lane.run is not None
         spoken = lane.run.advance()
+        lane.due = False
         return self._told(lane, spoken) if spoken is not None else []
 
     def _told(self, lane: _Lane, spoken: "Spoken") -> list[EngineEvent]:
@@ -188,11 +235,12 @@ class ChatttsEngine:
             lane.sentences.popleft()
             lane.run, lane.tries = None, 0
             lane.truncated |= spoken.truncated
-        left_s = sum(rest.seconds for rest in lane.sentences) + (0.0 if spoken.done else sentence.seconds * (1 - share))
+        left_s = sum(rest.seconds for rest in lane.sentences) - (0.0 if spoken.done else sentence.seconds * share)
         before, lane.progress = lane.progress, max(lane.progress, 1 - left_s / lane.total_s)
         events = _blocks(lane.task.take_id, pcm, before, lane.progress)
         if not lane.sentences:
             self._held.remove(lane)
+            self._cap.ended_well()
             events.append(TakeFinished(lane.task.take_id, lane.truncated))
         return events
 
@@ -202,7 +250,7 @@ class ChatttsEngine:
             return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, after some of it was told")
         if lane.run is not None:
             lane.run.close()
-        lane.run = None
+        lane.run, lane.due = None, False
         lane.tries += 1
         if lane.tries >= _SEEDS:
             return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, with {_SEEDS} seeds")
@@ -210,8 +258,6 @@ class ChatttsEngine:
 
     def _end(self, lane: _Lane, code: ErrorCode, message: str) -> list[EngineEvent]:
         self._let_go(lane)
-        if code is ErrorCode.GPU_OUT_OF_MEMORY:
-            importlib.import_module("torch").cuda.empty_cache()
         return [TakeFailed(lane.task.take_id, code, message)]
 
     def _let_go(self, lane: _Lane) -> None:
@@ -277,8 +323,3 @@ def _blocks(take_id: str, pcm: Pcm, before: float, after: float) -> list[EngineE
     blocks = [pcm[at : at + _SAMPLE_RATE] for at in range(0, len(pcm), _SAMPLE_RATE)]
     share = (after - before) / len(blocks)
     return [AudioProduced(take_id, block, min(1.0, before + share * n)) for n, block in enumerate(blocks, start=1)]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, importlib.import_module("torch").OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from synth_consumer.engines.chattts.weights import Model
+from synth_consumer.engines.chattts.weights import Model, Vocabulary
 
 FEWEST_ROWS = 4
 # Rows of one product, lanes that are not in use included.
@@ -74,15 +74,14 @@ def _norm(rows: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(rows.dtype)
 
 
-def embedded(model: Model, tokens: Tensor) -> Tensor:
+def embedded(vocabulary: Vocabulary, tokens: Tensor) -> Tensor:
     """Embeddings of chosen tokens: (rows, codebooks) to (rows, hidden)."""
-    return torch.stack([table[tokens[:, n]] for n, table in enumerate(model.code_embeddings)], -1).sum(-1)
+    return torch.stack([table[tokens[:, n]] for n, table in enumerate(vocabulary.embeddings)], -1).sum(-1)
 
 
-def logits(model: Model, hiddens: Tensor) -> Tensor:
-    """(rows, hidden) to (rows, codebooks, audio tokens), float32."""
-    flat = model.code_heads(padded(hiddens, FEWEST_ROWS))[: hiddens.shape[0]]
-    return flat.float().view(-1, model.codebooks, model.audio_tokens)
+def logits(vocabulary: Vocabulary, hiddens: Tensor) -> Tensor:
+    """(rows, hidden) to (rows, codebooks, tokens), float32. The last bits depend on the number of rows."""
+    return vocabulary.head(hiddens).float().view(-1, vocabulary.codebooks, vocabulary.tokens)
 
 
 def padded(rows: Tensor, count: int) -> Tensor:
@@ -138,13 +137,13 @@ class PromptStretch:
 def stable_rows(model: Model, candidates: Iterable[int] = ROW_BUCKETS) -> tuple[int, ...]:
     """The counts of rows at which a row comes out the same, to the bit, as in the largest count.
 
-    Looks at every shape of product in a layer, on this machine, with these threads.
+    Looks at every shape of product in a layer and at the head of speech, on this machine, with these threads.
     """
     counts = sorted(set(candidates))
     layer = model.layers[0]
     generator = torch.Generator().manual_seed(1)
     good = set(counts)
-    for product in (layer.qkv, layer.out, layer.gate_up, layer.down, model.code_heads):
+    for product in (layer.qkv, layer.out, layer.gate_up, layer.down, model.speech.head):
         rows = torch.randn(counts[-1], product.width, generator=generator).to(product.like)
         reference = product(rows)
         good = {n for n in good if torch.equal(product(rows[:n].contiguous()), reference[:n])}

@@ -6,18 +6,16 @@ and replayed is tested on the CPU; the gain on a GPU is not measured.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from synth_consumer.engines.chattts.forward import ROW_BUCKETS, Cache, embedded, logits, transform
+from synth_consumer.engines.chattts.lane_step import Advanced
+from synth_consumer.engines.chattts.runs import Run
 from synth_consumer.engines.chattts.sampling import Sampler
 from synth_consumer.engines.chattts.weights import Model
-
-if TYPE_CHECKING:
-    from synth_consumer.engines.chattts.decode import Run
 
 # Positions attended to grow by this much.
 _REACH = 256
@@ -27,26 +25,32 @@ Recorder = Callable[[Work], Work]
 """Makes of some work a function that does it again; may do the work itself on the way."""
 
 
-def cuda_recorder(work: Work) -> Work:
-    """Record a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        # Lets libraries choose their kernels and take their memory before the recording.
-        for _ in range(3):
+class CudaRecorder:
+    """Records CUDA graphs. They share one pool of memory, as no two of them ever run at once."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Work) -> Work:
+        """See `Recorder`."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # Lets libraries choose their kernels and take their memory before the recording.
+            for _ in range(3):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
             work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    replay: Work = graph.replay
-    return replay
+        replay: Work = graph.replay
+        return replay
 
 
 class GraphStep:
     """`LaneStep` by recordings."""
 
-    def __init__(self, model: Model, cache: Cache, sampler: Sampler, recorder: Recorder = cuda_recorder) -> None:
+    def __init__(self, model: Model, cache: Cache, sampler: Sampler, recorder: Recorder) -> None:
         lanes, positions = cache.keys.shape[1], cache.keys.shape[3]
         device = model.norm.device
         self._model, self._cache, self._sampler, self._recorder = model, cache, sampler, recorder
@@ -54,12 +58,13 @@ class GraphStep:
         cache.keys.zero_()
         cache.values.zero_()
         self._parking = positions - 1
-        self._tokens = torch.zeros(lanes, model.codebooks, dtype=torch.long, device=device)
+        self._tokens = torch.zeros(lanes, model.speech.codebooks, dtype=torch.long, device=device)
         self._length = torch.full((lanes,), self._parking, dtype=torch.long, device=device)
         self._active = torch.zeros(lanes, dtype=torch.long, device=device)
         self._chosen = torch.zeros_like(self._tokens)
         self._hiddens = torch.zeros(lanes, model.hidden, dtype=model.norm.dtype, device=device)
         self._rows = [n for n in ROW_BUCKETS if n < lanes] + [lanes]
+        self._reaches = [*range(_REACH, positions, _REACH), positions]
         self._replays: dict[tuple[int, int], Work] = {}
 
     @property
@@ -80,23 +85,35 @@ class GraphStep:
         self._cache.keys[:, lane].zero_()
         self._cache.values[:, lane].zero_()
 
-    def advance(self, runs: Sequence["Run"]) -> tuple[Tensor, Tensor]:
+    def prepare(self) -> None:
+        """Record every step there can be. All lanes are parked, so a recording changes nobody's past."""
+        for rows in self._rows:
+            for reach in self._reaches:
+                self._replay(rows, reach)
+
+    def advance(self, runs: Sequence[Run]) -> Advanced:
         """See `LaneStep`."""
         rows = next(n for n in self._rows if n > max(run.lane for run in runs))
         longest = max(run.length for run in runs) + 1
-        reach = min(-(-longest // _REACH) * _REACH, self._parking + 1)
-        self._replay(rows, reach)()
-        lanes = torch.tensor([run.lane for run in runs], device=self._length.device)
-        return self._chosen[lanes], self._hiddens[lanes]
+        replay = self._replay(rows, next(n for n in self._reaches if n >= longest))
+        # Memory is taken before the replay, which cannot be taken back.
+        states = [torch.empty_like(self._hiddens[0]) for _ in runs]
+        replay()
+        chosen = self._chosen.tolist()
+        for run, state in zip(runs, states, strict=True):
+            state.copy_(self._hiddens[run.lane])
+        return [chosen[run.lane] for run in runs], states
 
     def _replay(self, rows: int, reach: int) -> Work:
         if (rows, reach) not in self._replays:
-            # The recorder may run the work; what it changes is put back.
+            # The recorder may run the work; what it changes is put back, also where its memory runs out.
             changed = (self._tokens, self._length, *self._sampler.changing)
             before = [tensor.clone() for tensor in changed]
-            self._replays[rows, reach] = self._recorder(self._work(rows, reach))
-            for tensor, value in zip(changed, before, strict=True):
-                tensor.copy_(value)
+            try:
+                self._replays[rows, reach] = self._recorder(self._work(rows, reach))
+            finally:
+                for tensor, value in zip(changed, before, strict=True):
+                    tensor.copy_(value)
         return self._replays[rows, reach]
 
     def _work(self, rows: int, reach: int) -> Work:
@@ -105,11 +122,13 @@ class GraphStep:
         def work() -> None:
             positions = self._length[:rows].clone()
             attend = _Masked(self._cache, lanes, positions, reach)
-            hiddens = transform(self._model, embedded(self._model, self._tokens[:rows]), positions, attend)
-            chosen = self._sampler.choose(logits(self._model, hiddens), lanes)
+            speech = self._model.speech
+            hiddens = transform(self._model, embedded(speech, self._tokens[:rows]), positions, attend)
+            choice = self._sampler.choose(logits(speech, hiddens), lanes)
+            self._sampler.say(choice)
             self._hiddens[:rows] = hiddens
-            self._chosen[:rows] = chosen
-            self._tokens[:rows] = chosen.clamp_min(0)
+            self._chosen[:rows] = choice.tokens
+            self._tokens[:rows] = choice.tokens.clamp_min(0)
             self._length[:rows] += self._active[:rows]
 
         return work

@@ -25,12 +25,21 @@ class Sampling:
     min_tokens: int = 0  # no end before this many
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Tokens that were chosen and do not count as said yet."""
+
+    tokens: Tensor  # (rows, codebooks); -1 in a row whose logits are not all numbers
+    lanes: Tensor  # (rows,)
+    recent: Tensor  # (rows, codebooks, window)
+
+
 class Sampler:
     """What the lanes choose by. State is held in tensors of fixed place, one row of each per lane."""
 
-    def __init__(self, lanes: int, codebooks: int, vocabulary: int, device: torch.device) -> None:
+    def __init__(self, lanes: int, codebooks: int, vocabulary: int, end: int, device: torch.device) -> None:
         rows = (lanes, codebooks)
-        self._end = vocabulary - 1
+        self._end = end
         self._generator = torch.Generator(device=device)
         self._noise = torch.ones(*rows, vocabulary, device=device)
         # A place that holds no token yet holds `vocabulary`, one past the last.
@@ -40,6 +49,7 @@ class Sampler:
         self._excess = torch.zeros(lanes, device=device)
         self._kept = torch.full((lanes,), vocabulary, dtype=torch.long, device=device)
         self._held_open = torch.zeros(lanes, dtype=torch.long, device=device)
+        self._one_less = torch.full((lanes,), -1, dtype=torch.long, device=device)
 
     @property
     def changing(self) -> tuple[Tensor, ...]:
@@ -59,15 +69,12 @@ class Sampler:
         self._kept[lane] = min(max(sampling.top_k, _FEWEST_KEPT), vocabulary) if sampling.top_k else vocabulary
         self._held_open[lane] = sampling.min_tokens
 
-    def choose(self, logits: Tensor, lanes: Tensor) -> Tensor:
-        """The next tokens of some lanes, which then count as said.
+    def choose(self, logits: Tensor, lanes: Tensor) -> Choice:
+        """The next tokens of some lanes. Changes nothing: memory may run out anywhere before `say`.
 
         Args:
             logits: (rows, codebooks, vocabulary), float32.
             lanes: the lane of each row, (rows,).
-
-        Returns:
-            (rows, codebooks); -1 in a row whose logits are not all numbers.
         """
         recent = self._recent[lanes]
         logits = logits / self._temperature[lanes, None, None]
@@ -77,9 +84,12 @@ class Sampler:
         probability = torch.softmax(kept, -1)
         chosen = (probability / self._noise[lanes]).argmax(-1)
         chosen = torch.where(probability.isnan().any(-1).any(-1, keepdim=True), -1, chosen)
-        self._recent[lanes] = torch.cat([recent[..., 1:], chosen.clamp_min(0)[..., None]], -1)
-        self._held_open[lanes] -= 1
-        return chosen
+        return Choice(chosen, lanes, torch.cat([recent[..., 1:], chosen.clamp_min(0)[..., None]], -1))
+
+    def say(self, choice: Choice) -> None:
+        """Count the tokens as said."""
+        self._recent.index_copy_(0, choice.lanes, choice.recent)
+        self._held_open.index_add_(0, choice.lanes, self._one_less[: len(choice.lanes)])
 
     def _penalised(self, logits: Tensor, recent: Tensor, lanes: Tensor) -> Tensor:
         vocabulary = logits.shape[-1]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from synth_consumer.engines.chattts.decode import Decoder, End, Run
+from synth_consumer.engines.chattts.decode import Decoder
 from synth_consumer.engines.chattts.prompts import speech_prompt
+from synth_consumer.engines.chattts.runs import End, Run
 from synth_consumer.engines.chattts.sampling import Sampling
 from synth_consumer.engines.chattts.vocoding import EarlySound, Vocoder
 from synth_consumer.engines.protocol import Pcm, SpeechTask
@@ -43,7 +44,9 @@ class Spoken:
 class SentenceRun:
     """A sentence being spoken."""
 
-    def __init__(self, chat: Any, decoder: Decoder, run: Run, expected_tokens: float, early: bool = False) -> None:
+    def __init__(
+        self, chat: Any, decoder: Decoder, run: Run, expected_tokens: float, early: bool = False, runaway: bool = False
+    ) -> None:
         """Follow a run that was just given its lane.
 
         Args:
@@ -52,9 +55,11 @@ class SentenceRun:
             run: nothing of it has been taken yet.
             expected_tokens: for `share`.
             early: tell the first tokens before their look-ahead is there.
+            runaway: a run that reaches its most tokens has gone astray; else its text was only too long.
         """
         self.run = run
         self.heard = False
+        self._runaway = runaway
         self._decoder = decoder
         self._expected = max(1.0, expected_tokens)
         self._vocoder = Vocoder(chat)
@@ -78,6 +83,8 @@ class SentenceRun:
             raise BadAudioError("the model's output is not finite")
         if end and not self.run.tokens:
             raise BadAudioError("the model ended the sentence before its first sound")
+        if end is End.LIMIT and self._runaway:
+            raise BadAudioError("the model did not end the sentence")
         pieces = []
         if self._early is not None and not end and self.run.untaken >= self._early.tokens and not self._fed:
             pieces += self._early.first(self.run.waiting())
@@ -93,9 +100,11 @@ class SentenceRun:
         self._decoder.leave(self.run)
 
     def _piece(self, last: bool) -> Pcm:
-        hiddens = self.run.take()
-        self._fed += hiddens.shape[0]
+        hiddens = self.run.waiting()
         pcm = self._vocoder.feed(hiddens, last)
+        # Only now: where memory ran out, the same piece is made again.
+        self.run.take()
+        self._fed += hiddens.shape[0]
         return self._early.rest(pcm) if self._early is not None else pcm
 
     def _checked(self, pieces: list[Pcm], done: bool) -> Pcm:
@@ -130,14 +139,14 @@ def begin(
     Raises:
         BadAudioError: the text is longer than a lane.
     """
-    most = min(_MAX_TOKENS, round((seconds * _RUNAWAY_FACTOR + _RUNAWAY_EXTRA_S) * TOKENS_PER_SECOND))
+    astray = round((seconds * _RUNAWAY_FACTOR + _RUNAWAY_EXTRA_S) * TOKENS_PER_SECOND)
     sampling = Sampling(seed, max(task.temperature, _MIN_TEMPERATURE), task.top_p, task.top_k)
     prompt = speech_prompt(chat, text, speaker, f"[speed_{task.speed}]")
     try:
-        run = decoder.join(prompt, sampling, most)
+        run = decoder.join(prompt, sampling, min(_MAX_TOKENS, astray))
     except ValueError as error:
         raise BadAudioError(str(error)) from None
-    return SentenceRun(chat, decoder, run, seconds * TOKENS_PER_SECOND, early)
+    return SentenceRun(chat, decoder, run, seconds * TOKENS_PER_SECOND, early, run.max_tokens == astray)
 
 
 def refined(chat: Any, text: str, task: SpeechTask) -> str:

@@ -22,6 +22,9 @@ _HOP = 256  # samples
 _REACH = 4
 
 
+Margin = tuple[Tensor | None, ...]
+
+
 class _Frames:
     """One convolution over time, fed in pieces; (1, channels, frames) in and out."""
 
@@ -31,6 +34,15 @@ class _Frames:
         self._margin = dilation * (kernel - 1) // 2
         self._convolution = convolution
         self._seen: Tensor | None = None
+
+    @property
+    def margin(self) -> Margin:
+        """What is kept between pieces."""
+        return (self._seen,)
+
+    @margin.setter
+    def margin(self, margin: Margin) -> None:
+        (self._seen,) = margin
 
     def feed(self, frames: Tensor, last: bool) -> Tensor:
         pad = (0 if self._seen is not None else self._margin, self._margin if last else 0)
@@ -54,6 +66,16 @@ class _Residual:
         self._scale = scale
         self._around: Tensor | None = None
 
+    @property
+    def margin(self) -> Margin:
+        """What is kept between pieces."""
+        return (*self._frames.margin, self._around)
+
+    @margin.setter
+    def margin(self, margin: Margin) -> None:
+        seen, self._around = margin
+        self._frames.margin = (seen,)
+
     def feed(self, frames: Tensor, last: bool) -> Tensor:
         through = self._frames.feed(frames, last)
         around = frames if self._around is None else torch.cat([self._around, frames], -1)
@@ -73,6 +95,7 @@ class _Pointwise:
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self._function = function
+        self.margin: Margin = ()
 
     def feed(self, frames: Tensor, last: bool) -> Tensor:
         del last
@@ -97,13 +120,23 @@ class Vocoder:
             last: no token follows; what is left comes out.
 
         Returns:
-            Samples right behind those of the call before, not clipped; maybe none.
+            Samples right behind those of the call before, not clipped; maybe none. Where memory runs out, the same
+            call can be made again.
         """
-        with torch.inference_mode():
-            frames = _interleaved(hiddens.float())
-            for step in self._steps:
-                frames = step.feed(frames, last)
-            return self._samples(frames, last)
+        before = (self._spectrum, self._fed, self._sent)
+        margins = [step.margin for step in self._steps]
+        try:
+            with torch.inference_mode():
+                frames = _interleaved(hiddens.float())
+                for step in self._steps:
+                    frames = step.feed(frames, last)
+                return self._samples(frames, last)
+        except BaseException:
+            # Tensors are replaced, never written to, so what was there before is whole.
+            self._spectrum, self._fed, self._sent = before
+            for step, margin in zip(self._steps, margins, strict=True):
+                step.margin = margin
+            raise
 
     def _samples(self, frames: Tensor, last: bool) -> Pcm:
         # The transform is over some earlier frames too, whose samples were incomplete or are its margin.

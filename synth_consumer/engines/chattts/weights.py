@@ -1,6 +1,6 @@
 """The language model's weights, laid out for the decode loop: few large products in place of many small ones.
 
-The package's own modules keep working for the text refinement; their weights stay in the mapped file.
+The package's own modules keep theirs, which stay in the mapped file.
 """
 
 from dataclasses import dataclass
@@ -36,6 +36,21 @@ class Product:
         return product
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Vocabulary:
+    """What a lane says its tokens in: the codes of sound, or the words of the text refinement."""
+
+    embeddings: tuple[Tensor, ...]  # one (tokens, hidden) per codebook
+    head: Product  # (codebooks * tokens, hidden), weight norm folded in
+    tokens: int
+    end: int  # the token that ends a request
+
+    @property
+    def codebooks(self) -> int:
+        """Tokens chosen per step: 4 of sound in the published model, 1 of text."""
+        return len(self.embeddings)
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One transformer layer."""
@@ -59,14 +74,7 @@ class Model:
     head_dim: int
     cos: Tensor  # (positions, head_dim)
     sin: Tensor
-    code_embeddings: tuple[Tensor, ...]  # one (audio tokens, hidden) per codebook
-    code_heads: Product  # (codebooks * audio tokens, hidden), weight norm folded in
-    audio_tokens: int
-
-    @property
-    def codebooks(self) -> int:
-        """Tokens chosen per step, 4 in the published model."""
-        return len(self.code_embeddings)
+    speech: Vocabulary
 
     @property
     def hidden(self) -> int:
@@ -94,7 +102,6 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
             raise ValueError("grouped key-value heads are not supported")
         position = torch.arange(config.max_position_embeddings, device=chat.device)[None]
         cos, sin = llama.rotary_emb(llama.norm.weight, position)
-        embed = chat.embed
         return Model(
             layers=tuple(_layer(layer, dtype) for layer in llama.layers),
             norm=llama.norm.weight.detach().to(dtype),
@@ -103,10 +110,25 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
             head_dim=head_dim,
             cos=cos[0].to(dtype),
             sin=sin[0].to(dtype),
-            code_embeddings=tuple(part.weight.detach().to(dtype) for part in embed.emb_code),
-            code_heads=Product(torch.cat([head.weight.detach() for head in embed.head_code]).to(dtype)),
-            audio_tokens=embed.num_audio_tokens,
+            speech=_speech(chat.embed, dtype),
         )
+
+
+def _speech(embed: Any, dtype: torch.dtype) -> Vocabulary:
+    return Vocabulary(
+        embeddings=tuple(part.weight.detach().to(dtype) for part in embed.emb_code),
+        head=Product(torch.cat([head.weight.detach() for head in embed.head_code]).to(dtype)),
+        tokens=embed.num_audio_tokens,
+        end=embed.num_audio_tokens - 1,
+    )
+
+
+def text_vocabulary(chat: Any, dtype: torch.dtype = torch.float32) -> Vocabulary:
+    """The words of the text refinement. Not part of `fuse`: its head is 65 MB that few requests need."""
+    with torch.no_grad():
+        table = chat.embed.emb_text.weight.detach().to(dtype)
+        head = Product(chat.embed.head_text.weight.detach().to(dtype))
+        return Vocabulary((table,), head, tokens=table.shape[0], end=int(chat.tokenizer.eos_token))
 
 
 def _layer(layer: Any, dtype: torch.dtype) -> Layer:
