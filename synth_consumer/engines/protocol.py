@@ -46,7 +46,7 @@ class AudioProduced:
 
 @dataclass(frozen=True, slots=True)
 class TakeFinished:
-    """All samples of the take were produced. `truncated` tells that the engine stopped before the text ended."""
+    """All samples of the take were produced. `truncated` tells that some of the text is not in them."""
 
     take_id: str
     truncated: bool = False
