@@ -123,7 +123,7 @@ def _cut(text: str, bound: _Bound) -> list[str]:
 
 
 def _fitting(text: str, bound: _Bound) -> int:
-    """How many characters make the next piece: up to the last space within the bound, else as many as fit, at least 1."""
+    """Characters of the next piece: up to the last space within the bound, else as many as fit, at least 1."""
     seconds, space = 0.0, 0
     for end, character in enumerate(text):
         spelled = character.isupper() and (text[end - 1 : end].isupper() or text[end + 1 : end + 2].isupper())

@@ -18,6 +18,7 @@ from synth_consumer.engines.chattts.loading import load_chat
 from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
 from synth_consumer.engines.chattts.script import Script, Sentence, in_words, script
 from synth_consumer.engines.protocol import (
+    SEEDS_PER_TAKE,
     AudioProduced,
     EngineEvent,
     EngineUnavailableError,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from synth_consumer.engines.chattts.speaking import SentenceRun, Spoken
 
 _SAMPLE_RATE = 24_000
-# A sentence that fails is tried again with the next seed, so often in all; the same seeds each time.
-_SEEDS = 3
 # Of a device's free memory; the rest is for the vocoder's pieces and for fragmentation.
 _USABLE = 0.9
 # A sentence that still runs is never told as done.
@@ -200,8 +199,8 @@ class ChatttsEngine:
             lane.run.close()
         lane.run = None
         lane.tries += 1
-        if lane.tries >= _SEEDS:
-            return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, with {_SEEDS} seeds")
+        if lane.tries >= SEEDS_PER_TAKE:
+            return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, with {SEEDS_PER_TAKE} seeds")
         return []
 
     def _end(self, lane: _Lane, code: ErrorCode, message: str) -> list[EngineEvent]:

@@ -43,7 +43,7 @@ class Script:
 
 def pace(speed: int) -> float:
     """How fast speech is at a speed of 0..9, against the even pace of 5; never taken for faster than that."""
-    return min(1.0, 2.0 ** ((speed - 5) / 5))
+    return float(min(1.0, 2.0 ** ((speed - 5) / 5)))
 
 
 def script(text: str, dialect: str, *, speed: int, max_seconds: float, controls: bool) -> Script:

@@ -50,7 +50,7 @@ def _kept_edges(text: str, words: str) -> str:
 
 
 def _middle(text: str) -> int:
-    """Where to cut in two: the space nearest the middle; else the middle of a word too long; 0 for one to leave alone."""
+    """Where to cut in two: at the space nearest the middle, or within a word too long; 0 for one to leave alone."""
     half = len(text) // 2
     spaces = [at for at, character in enumerate(text) if character.isspace() and 0 < at < len(text) - 1]
     if spaces:
