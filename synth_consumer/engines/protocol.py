@@ -15,6 +15,9 @@ import numpy.typing as npt
 Pcm = npt.NDArray[np.float32]
 """Mono samples in [-1, 1], shape (n,)."""
 
+SEEDS_PER_TAKE = 3
+"""An engine may try a sentence with `seed`, `seed + 1`, … so many in all; a further take begins behind them."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpeechTask:
@@ -46,7 +49,7 @@ class AudioProduced:
 
 @dataclass(frozen=True, slots=True)
 class TakeFinished:
-    """All samples of the take were produced. `truncated` tells that the engine stopped before the text ended."""
+    """All samples of the take were produced. `truncated` tells that some of the text is not in them."""
 
     take_id: str
     truncated: bool = False

@@ -14,6 +14,10 @@ from itertools import pairwise
 _WIDE_S = 0.22
 _LETTER_S = 0.075
 _DIGIT_S = 0.3
+# Letters read one by one: "NBA", "HTTPS".
+_SPELLED = re.compile(r"[A-Z]{2,}(?![a-z])")
+# Marks take no time, but an engine has to read them too.
+MAX_CHARS = 400
 
 # Marks that end a sentence or a clause, unless digits stand on both sides (3.5, 1,000, 10:30), with the brackets and
 # quotes that close behind them. A full stop or comma inside a word ("e.g", "a,b") ends nothing.
@@ -40,7 +44,8 @@ class Piece:
 
 def spoken_seconds(text: str) -> float:
     """Rough length of the text's speech at an even pace, in seconds; punctuation and spaces count nothing."""
-    return sum(map(_seconds, text))
+    extra = sum(len(run[0]) for run in _SPELLED.finditer(text)) * (_DIGIT_S - _LETTER_S)
+    return sum(map(_seconds, text)) + extra
 
 
 def _seconds(character: str) -> float:
@@ -54,20 +59,31 @@ def _seconds(character: str) -> float:
     return _DIGIT_S if category == "Sc" or character in "%°" else 0.0
 
 
-def split_sentences(text: str, max_seconds: float) -> list[Piece]:
+def split_sentences(text: str, max_seconds: float, max_chars: int = MAX_CHARS) -> list[Piece]:
     """Cut at sentence ends; a sentence that is too long at its clauses; a clause that is too long between words.
 
     Args:
         text: any text.
         max_seconds: bound of `spoken_seconds` of each piece; a single character is never cut.
+        max_chars: bound of the characters of each piece.
     """
+    bound = _Bound(max_seconds, max_chars)
     pieces: list[Piece] = []
     for sentence in _parts(text, _SENTENCE_END):
-        if spoken_seconds(sentence) <= max_seconds:
+        if bound.holds(sentence):
             pieces.append(Piece(sentence, Break.SENTENCE))
         else:
-            pieces += _clauses(sentence, max_seconds)
+            pieces += _clauses(sentence, bound)
     return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    seconds: float
+    chars: int
+
+    def holds(self, text: str) -> bool:
+        return len(text) <= self.chars and spoken_seconds(text) <= self.seconds
 
 
 def _parts(text: str, end: re.Pattern[str]) -> list[str]:
@@ -75,20 +91,18 @@ def _parts(text: str, end: re.Pattern[str]) -> list[str]:
     return [part for a, b in pairwise(cuts) if (part := text[a:b].strip())]
 
 
-def _clauses(sentence: str, max_seconds: float) -> list[Piece]:
+def _clauses(sentence: str, bound: _Bound) -> list[Piece]:
     pieces: list[Piece] = []
-    held, held_s = "", 0.0
+    held = ""
     for part in _spaced_parts(sentence):
-        part_s = spoken_seconds(part)
-        if held and held_s + part_s > max_seconds:
+        if held and not bound.holds(held + part):
             pieces.append(Piece(held.strip(), Break.CLAUSE))
-            held, held_s = "", 0.0
-        if part_s > max_seconds:
-            *cut, rest = _cut(part, max_seconds)
+            held = ""
+        if not bound.holds(part):
+            *cut, held = _cut(part, bound)
             pieces += [Piece(piece, Break.CUT) for piece in cut]
-            held, held_s = rest, spoken_seconds(rest)
         else:
-            held, held_s = held + part, held_s + part_s
+            held += part
     return [*pieces, Piece(held.strip(), Break.SENTENCE)]
 
 
@@ -97,18 +111,25 @@ def _spaced_parts(sentence: str) -> list[str]:
     return [part for a, b in pairwise(cuts) if (part := sentence[a:b]).strip()]
 
 
-def _cut(text: str, max_seconds: float) -> list[str]:
+def _cut(text: str, bound: _Bound) -> list[str]:
+    """Between words where there are any. Takes time linear in the text, as what is weighed is bounded."""
     pieces: list[str] = []
-    while True:
-        end, seconds, space = 0, 0.0, 0
-        for end, character in enumerate(text):
-            seconds += _seconds(character)
-            if seconds > max_seconds and end > 0:
-                break
-            if character.isspace() and end > 0:
-                space = end
-        else:
-            return [*pieces, text]
-        end = space or end
-        pieces.append(text[:end].strip())
-        text = text[end:].lstrip()
+    at = 0
+    while not bound.holds(text[at : at + bound.chars + 1]):
+        end = at + _fitting(text[at : at + bound.chars + 1], bound)
+        pieces.append(text[at:end].strip())
+        at = end + len(text[end:]) - len(text[end:].lstrip())
+    return [*pieces, text[at:]]
+
+
+def _fitting(text: str, bound: _Bound) -> int:
+    """Characters of the next piece: up to the last space within the bound, else as many as fit, at least 1."""
+    seconds, space = 0.0, 0
+    for end, character in enumerate(text):
+        spelled = character.isupper() and (text[end - 1 : end].isupper() or text[end + 1 : end + 2].isupper())
+        seconds += max(_seconds(character), _DIGIT_S if spelled else 0.0)
+        if end and (seconds > bound.seconds or end >= bound.chars):
+            return space or end
+        if character.isspace() and end:
+            space = end
+    return len(text)

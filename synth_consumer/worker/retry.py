@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from schemas.codes import ErrorCode
 from schemas.requests import MAX_SEED
+from synth_consumer.engines.protocol import SEEDS_PER_TAKE
 
 MAX_DEATHS = 3
 """An engine that died under a job this often will die again: the job ends."""
@@ -38,7 +39,7 @@ def after_failure(code: ErrorCode, message: str, *, repeats: int) -> SpeakAgain 
     """
     if repeats < MAX_REPEATS:
         if code is ErrorCode.BAD_AUDIO:
-            return SpeakAgain(seed_shift=1)
+            return SpeakAgain(seed_shift=SEEDS_PER_TAKE)
         if code is ErrorCode.GPU_OUT_OF_MEMORY:
             return SpeakAgain(alone=True)
     return GiveUp(code, message)

@@ -9,6 +9,8 @@ import pytest
 
 from infra.voices import load_catalogue
 from synth_consumer.engines.chattts.engine import ChatttsEngine
+from synth_consumer.engines.chattts.front import FrontEnd, front_end
+from synth_consumer.engines.chattts.script import Sentence, in_words
 from synth_consumer.engines.protocol import EngineUnavailableError, TakeFinished
 from synth_consumer.engines.settings import ChatttsSettings
 from tests.chattts_assets import Flaw, write_assets
@@ -86,7 +88,6 @@ def test_a_sentence_equals_the_packages_own_infer(engine: ChatttsEngine) -> None
     )
     theirs = chat.infer(["你好。"], skip_refine_text=True, split_text=False, lang="zh", params_infer_code=params)[0]
     ours = speak(engine, task("t", "你好。")).pcm
-    ours = ours[: len(ours) - round(0.3 * 24_000)]  # the pause behind the sentence
 
     np.testing.assert_allclose(ours[np.abs(ours) > 1e-5], np.clip(theirs, -1, 1), atol=1e-6)
 
@@ -107,23 +108,87 @@ def test_the_seed_is_heard(engine: ChatttsEngine) -> None:
     assert len({speak(engine, task("t", EN, seed=seed)).pcm.tobytes() for seed in range(3)}) > 1
 
 
-def test_digits_and_percent_are_spoken(engine: ChatttsEngine) -> None:
-    sentences = engine._sentences(task("t", "100%"))
+def said(engine: ChatttsEngine, text: str, **changes: object) -> list[Sentence]:
+    """All that the model is given to read of a text."""
+    one = task("t", text, **changes)
+    chosen = front_end(one.dialect)
+    return [
+        words
+        for raw in engine._script(one).sentences
+        for words in in_words(raw, chosen, engine._chat.normalizer, speed=one.speed, max_seconds=25.0)
+    ]
 
-    assert [sentence.text for sentence in sentences] == ["one hundred percent"]
+
+def test_digits_and_percent_are_spoken(engine: ChatttsEngine) -> None:
+    assert [sentence.text for sentence in said(engine, "100%")] == ["one hundred percent"]
 
 
 def test_control_tokens_of_a_user_never_reach_the_model(engine: ChatttsEngine) -> None:
-    sentences = engine._sentences(task("t", "好[laugh][uv_break][spk_emb][Ebreak]的"))
-
-    assert not any("[" in sentence.text for sentence in sentences)
+    assert not any("[" in sentence.text for sentence in said(engine, "好[laugh][uv_break][spk_emb][Ebreak]的"))
 
 
-def test_long_text_is_split_below_the_bound(engine: ChatttsEngine) -> None:
-    sentences = engine._sentences(task("t", "今天天气很好我们去公园走走吧" * 100))
+@pytest.mark.parametrize("speed", [0, 5, 9])
+def test_long_text_is_split_below_the_bound(engine: ChatttsEngine, speed: int) -> None:
+    sentences = said(engine, "今天天气很好我们去公园走走吧" * 100, speed=speed)
 
     assert max(sentence.seconds for sentence in sentences) <= 25.0
     assert "".join(sentence.text for sentence in sentences).count("公园") == 100
+
+
+@pytest.mark.parametrize("text", ["We are #1.", "Call +86 138", "50¢ each", "₹100", "5* hotel", "It is −5 outside"])
+def test_plain_texts_do_not_end_the_engine(engine: ChatttsEngine, text: str) -> None:
+    outcome = speak(engine, task("t", text, language="en", dialect="english"))
+
+    assert outcome.ends == [TakeFinished("t")]
+
+
+def test_a_step_spells_one_stretch_however_much_text_joined(
+    engine: ChatttsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synth_consumer.engines.chattts import front
+
+    asked: list[int] = []
+    real = front.spelled
+
+    def counted(text: str, chosen: FrontEnd) -> str:
+        asked.append(len(text))
+        return real(text, chosen)
+
+    monkeypatch.setattr(front, "spelled", counted)
+    for name in ("a", "b"):
+        engine.join(task(name, "今天气温25℃，降水概率30%。" * 500))
+    assert asked == []
+    engine.step()
+    engine.step()
+    for name in ("a", "b"):
+        engine.cancel(name)
+
+    assert len(asked) == 2
+    assert max(asked) <= 400
+
+
+def test_a_front_end_that_fails_ends_its_take_only(engine: ChatttsEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synth_consumer.engines.chattts import front
+
+    def broken(text: str, chosen: FrontEnd) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(front, "spelled", broken)
+    failed = speak(engine, task("t", "好。")).failed
+    monkeypatch.undo()
+
+    assert failed is not None
+    assert failed.code == "internal"
+    assert speak(engine, task("t", "好。")).ends == [TakeFinished("t")]
+
+
+def test_letters_that_cannot_be_read_are_refused_or_told(engine: ChatttsEngine) -> None:
+    assert speak(engine, task("t", "Привет. Hi")).refused == "text_not_speakable"
+    assert speak(engine, task("t", "你好你好，Да。")).ends == [TakeFinished("t", truncated=True)]
+
+
+def test_nothing_is_added_behind_the_last_sentence(engine: ChatttsEngine) -> None:
+    assert speak(engine, task("t", "你好。")).pcm[-2_400:].any()
 
 
 def test_style_goes_through_the_models_own_refinement(engine: ChatttsEngine) -> None:

@@ -7,9 +7,19 @@ from hypothesis import strategies as st
 
 from schemas.codes import ErrorCode, Priority
 from schemas.requests import MAX_SEED
+from synth_consumer.engines.protocol import SEEDS_PER_TAKE
 from synth_consumer.worker.chunking import ChunkCutter
 from synth_consumer.worker.progress import END_PERCENT, ProgressMeter
-from synth_consumer.worker.retry import MAX_DEATHS, Backoff, GiveUp, SpeakAgain, after_failure, before_take, shifted
+from synth_consumer.worker.retry import (
+    MAX_DEATHS,
+    MAX_REPEATS,
+    Backoff,
+    GiveUp,
+    SpeakAgain,
+    after_failure,
+    before_take,
+    shifted,
+)
 from synth_consumer.worker.turns import Turns
 
 _RATE = 100  # Hz: small numbers, same rules
@@ -84,6 +94,18 @@ def test_a_job_is_never_repeated_for_ever(code: ErrorCode, start: int) -> None:
     end = after_failure(code, "why", repeats=repeats)
     assert isinstance(end, GiveUp)
     assert end.code is code
+
+
+def test_a_further_take_repeats_no_seed_that_failed() -> None:
+    tried = set(range(SEEDS_PER_TAKE))
+    seed = 0
+    for repeats in range(MAX_REPEATS):
+        following = after_failure(ErrorCode.BAD_AUDIO, "why", repeats=repeats)
+        assert isinstance(following, SpeakAgain)
+        seed = shifted(seed, following.seed_shift)
+        seeds = set(range(seed, seed + SEEDS_PER_TAKE))
+        assert not tried & seeds
+        tried |= seeds
 
 
 @given(st.integers(0, 10), st.sampled_from([None, ErrorCode.ENGINE_CRASHED, ErrorCode.ENGINE_TIMEOUT]))

@@ -48,6 +48,8 @@ def test_weights_that_are_not_set_are_told_with_the_command_and_the_licence() ->
     assert "hf download 2Noise/ChatTTS" in message
     assert "CC BY-NC 4.0" in message
     assert "AGPL-3.0" in message
+    assert "asset/Vocos.safetensors" in message
+    assert "asset/tokenizer/tokenizer_config.json" in message
 
 
 def test_missing_files_are_named_with_their_folder(tmp_path: Path) -> None:

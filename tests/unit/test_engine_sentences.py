@@ -68,3 +68,25 @@ def test_lengths_are_plausible() -> None:
     assert 2 < spoken_seconds("你好，欢迎致电客服中心") < 4
     assert 2 < spoken_seconds("Hello, welcome to the service center") < 4
     assert spoken_seconds("，。!? ") == 0
+
+
+def test_upper_case_is_read_letter_by_letter() -> None:
+    assert spoken_seconds("HTTPS") > 3 * spoken_seconds("https")
+    assert spoken_seconds("Hello") == spoken_seconds("hello")
+    assert max(map(spoken_seconds, texts("NBA CEO FBI HTTPS " * 80))) <= 25.0
+
+
+@pytest.mark.parametrize("text", ["好" + "，" * 3_000, "，" * 3_000 + "好", "a" + ",)" * 2_000, "." * 1_000 + "a"])
+def test_marks_take_no_time_but_have_their_bound(text: str) -> None:
+    pieces = [piece.text for piece in split_sentences(text, 25.0, 400)]
+
+    assert max(map(len, pieces)) <= 400
+    assert "".join(pieces) == text
+
+
+@given(MIXED, st.floats(0.5, 30), st.integers(1, 50))
+def test_pieces_keep_both_bounds(text: str, max_seconds: float, max_chars: int) -> None:
+    pieces = [piece.text for piece in split_sentences(text, max_seconds, max_chars)]
+
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert all(len(piece) <= max_chars for piece in pieces)

@@ -39,8 +39,8 @@ def find_assets(folder: str | None) -> Assets:
     """
     if folder is None:
         raise EngineUnavailableError(
-            f"ChatTTS has no weights: {_SETTING} is not set. Set it to the folder that holds `asset/`. "
-            + _how_to_fetch("FOLDER")
+            f"ChatTTS has no weights: {_SETTING} is not set. Set it to the folder that holds `asset/` with all of: "
+            f"{', '.join(_FILES)}. " + _how_to_fetch("FOLDER")
         )
     root = Path(folder).expanduser().absolute()
     if missing := [name for name in _FILES if not (root / name).is_file()]:

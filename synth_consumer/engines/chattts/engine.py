@@ -11,14 +11,15 @@ import numpy as np
 
 from infra.voices import Catalogue
 from schemas.codes import ErrorCode
-from schemas.text import is_speakable
 from synth_consumer.engines.admission import admit
 from synth_consumer.engines.chattts import front
 from synth_consumer.engines.chattts.assets import find_assets
 from synth_consumer.engines.chattts.loading import load_chat
 from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
 from synth_consumer.engines.chattts.pressure import LaneCap, out_of_memory
+from synth_consumer.engines.chattts.script import Script, Sentence, in_words, script
 from synth_consumer.engines.protocol import (
+    SEEDS_PER_TAKE,
     AudioProduced,
     EngineEvent,
     EngineUnavailableError,
@@ -30,7 +31,6 @@ from synth_consumer.engines.protocol import (
     TakeFinished,
     TaskRefusedError,
 )
-from synth_consumer.engines.sentences import Break, split_sentences, spoken_seconds
 from synth_consumer.engines.settings import ChatttsSettings, EnginesSettings
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from synth_consumer.engines.chattts.speaking import SentenceRun, Spoken
 
 _SAMPLE_RATE = 24_000
-_PAUSE_S = {Break.SENTENCE: 0.3, Break.CLAUSE: 0.12, Break.CUT: 0.0}
-# A sentence that fails is tried again with the next seed, so often in all; the same seeds each time.
-_SEEDS = 3
 # Of a device's free memory; the rest is for the vocoder's pieces and for fragmentation.
 _USABLE = 0.9
 # A sentence that still runs is never told as done.
@@ -49,17 +46,10 @@ _NO_MEMORY = (ErrorCode.GPU_OUT_OF_MEMORY, "no memory left on the device")
 _DTYPES = {"exact": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    text: str
-    seconds: float
-    pause_s: float
-
-
 @dataclass(eq=False, slots=True)
 class _Lane:
     task: SpeechTask
-    sentences: deque[_Sentence]
+    sentences: deque[Sentence]
     total_s: float
     progress: float = 0.0
     run: "SentenceRun | None" = None
@@ -118,17 +108,21 @@ class ChatttsEngine:
     def join(self, task: SpeechTask) -> None:
         """Give the task a lane."""
         admit(task, self.name, self._catalogue)
-        sentences = deque(self._sentences(task))
-        if not sentences:
-            raise TaskRefusedError(ErrorCode.TEXT_NOT_SPEAKABLE, "ChatTTS knows no sound for this text")
-        total_s = sum(sentence.seconds for sentence in sentences)
-        self._held.append(_Lane(task, sentences, total_s))
+        try:
+            said = self._script(task)
+        except TaskRefusedError:
+            raise
+        except Exception as error:
+            # A defect of the front end is this text's misfortune, not that of the other lanes.
+            raise TaskRefusedError(ErrorCode.INTERNAL, f"the text front end failed: {type(error).__name__}") from error
+        total_s = sum(sentence.seconds for sentence in said.sentences)
+        self._held.append(_Lane(task, deque(said.sentences), total_s, truncated=not said.complete))
 
     def step(self) -> Sequence[EngineEvent]:
         """One token for every lane; a stretch of a prompt for one that begins; the sound that this made ready."""
-        events: list[EngineEvent] = []
+        events = self._spell_next()
         self._resume()
-        for lane in [lane for lane in self._going if lane.run is None]:
+        for lane in [lane for lane in self._going if lane.run is None and lane.sentences[0].spelled]:
             events += self._guarded(lane, self._begin)
         for lane in [lane for lane in self._going if lane.due]:
             events += self._guarded(lane, self._speak)
@@ -231,7 +225,8 @@ class ChatttsEngine:
         sentence, pcm = lane.sentences[0], spoken.pcm
         share = 1.0 if spoken.done else lane.run.share * _UNFINISHED
         if spoken.done:
-            pcm = np.concatenate([pcm, np.zeros(round(sentence.pause_s * _SAMPLE_RATE), np.float32)])
+            pause_s = sentence.pause_s if len(lane.sentences) > 1 else 0.0
+            pcm = np.concatenate([pcm, np.zeros(round(pause_s * _SAMPLE_RATE), np.float32)])
             lane.sentences.popleft()
             lane.run, lane.tries = None, 0
             lane.truncated |= spoken.truncated
@@ -252,8 +247,8 @@ class ChatttsEngine:
             lane.run.close()
         lane.run, lane.due = None, False
         lane.tries += 1
-        if lane.tries >= _SEEDS:
-            return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, with {_SEEDS} seeds")
+        if lane.tries >= SEEDS_PER_TAKE:
+            return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, with {SEEDS_PER_TAKE} seeds")
         return []
 
     def _end(self, lane: _Lane, code: ErrorCode, message: str) -> list[EngineEvent]:
@@ -287,16 +282,32 @@ class ChatttsEngine:
             )
         return lanes
 
-    def _sentences(self, task: SpeechTask) -> list[_Sentence]:
-        language: front.Language = "zh" if task.language == "zh" else "en"
-        words = front.spell_out(front.escape_controls(task.text), language)
-        sentences = []
-        for piece in split_sentences(words, self._settings.max_sentence_s):
-            # The package's own front end: punctuation, and characters it misreads by ones that sound the same.
-            text = self._chat.normalizer(piece.text, True, True, language).strip()
-            if is_speakable(text):
-                sentences.append(_Sentence(text, spoken_seconds(text), _PAUSE_S[piece.ends]))
-        return sentences
+    def _script(self, task: SpeechTask) -> Script:
+        bound = self._settings.max_sentence_s
+        return script(task.text, task.dialect, speed=task.speed, max_seconds=bound, controls=False)
+
+    def _spell_next(self) -> list[EngineEvent]:
+        """Put one raw sentence into words, so that a step is short whatever joined: of the lane that waits longest."""
+        waiting = [lane for lane in self._held if lane.run is None and not lane.sentences[0].spelled]
+        if not waiting:
+            return []
+        lane = waiting[0]
+        try:
+            words = self._in_words(lane)
+        except Exception as error:
+            return self._end(lane, ErrorCode.INTERNAL, f"the text front end failed: {type(error).__name__}")
+        lane.sentences.popleft()
+        lane.sentences.extendleft(reversed(words))
+        if lane.sentences:
+            return []
+        if lane.progress == 0.0:
+            return self._end(lane, ErrorCode.TEXT_NOT_SPEAKABLE, "ChatTTS knows no sound for this text")
+        self._held.remove(lane)
+        return [TakeFinished(lane.task.take_id, lane.truncated)]
+
+    def _in_words(self, lane: _Lane) -> list[Sentence]:
+        chosen, bound = front.front_end(lane.task.dialect), self._settings.max_sentence_s
+        return in_words(lane.sentences[0], chosen, self._chat.normalizer, speed=lane.task.speed, max_seconds=bound)
 
 
 def make(settings: EnginesSettings, catalogue: Catalogue, lanes: int | None) -> SpeechEngine:
