@@ -16,6 +16,7 @@ from infra.errors import UserError
 from infra.health import Readiness, health_server
 from infra.kafka.clients import BusProducer, bus_producer
 from infra.kafka.topics import ensure_topics, require_topics
+from infra.lifecycle import StoppedWhileStartingError, starting
 from infra.logging import get_logger
 from infra.speech import Speech
 from infra.voices import load_catalogue
@@ -174,9 +175,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         UserError: it could not begin or go on; what was in hand is done again by whoever takes its partitions.
     """
     try:
-        async with worker(settings) as one:
+        async with AsyncExitStack() as stack:
+            async with starting(stop):
+                one = await stack.enter_async_context(worker(settings))
             await one.serve(stop)
-    except UserError:
+    except (UserError, StoppedWhileStartingError):
         raise
     except ConsistencyError:
         raise UserError(

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 
 from infra.errors import UserError
 from infra.health import Readiness, health_server
 from infra.kafka.clients import BusProducer, bus_producer
 from infra.kafka.topics import ensure_topics
-from infra.lifecycle import TaskFailedError
+from infra.lifecycle import TaskFailedError, starting
 from infra.logging import get_logger
 from schemas import topics
 from synth_consumer.worker import metrics
@@ -55,14 +56,14 @@ async def run_worker(settings: WorkerSettings, stop: asyncio.Event, *, factory: 
     plan = await current_plan(settings.synth)
     _log.info("slot plan", slots=len(plan.slots), reason=plan.reason)
     readiness = Readiness(*(_condition(spec.index) for spec in plan.slots))
-    async with (
-        health_server(settings.health, readiness) as port,
-        bus_producer(settings.kafka, client_id="voxbus-synth") as producer,
-        shared_suspects(settings.redis) as suspects,
-    ):
-        _log.info("health server listens", port=port)
-        await ensure_topics(settings.kafka)
-        await _say_idle_slots(producer, len(plan.slots))
+    async with AsyncExitStack() as stack:
+        async with starting(stop):
+            port = await stack.enter_async_context(health_server(settings.health, readiness))
+            _log.info("health server listens", port=port)
+            producer = await stack.enter_async_context(bus_producer(settings.kafka, client_id="voxbus-synth"))
+            suspects = await stack.enter_async_context(shared_suspects(settings.redis))
+            await ensure_topics(settings.kafka)
+            await _say_idle_slots(producer, len(plan.slots))
         worker = _Worker(settings, plan, producer, suspects, readiness, factory)
         await worker.run(stop)
 
