@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from aiokafka.errors import MessageSizeTooLargeError
+
 from infra import metrics
 from infra.kafka.clients import BusProducer
 from infra.logging import get_logger
 from schemas import topics
+from schemas.codec import Message
 from schemas.dead_letters import read_dead_letter
 from synth_consumer.dedup.ledger import Entry, Ledger
 from synth_consumer.dedup.orders import told_write, waiter_write
@@ -23,6 +26,7 @@ _log = get_logger(__name__)
 # Messages on their way for one event; then the bus is waited for. Also how often the loop is let go.
 _WINDOW = 1_000
 _YIELD_EVERY = 100
+_KEPT_BYTES = 1_024  # of a message whose dead letter would not fit on the bus
 
 
 class Carrier:
@@ -135,7 +139,21 @@ class Carrier:
     async def _send(self, output: Output) -> "asyncio.Future[Any]":
         if output.topic == topics.DEAD_LETTERS:
             _report(output)
-        return await self._producer.send(output.topic, output.message, partition=output.partition)
+        try:
+            return await self._producer.send(output.topic, output.message, partition=output.partition)
+        except MessageSizeTooLargeError:
+            if output.topic != topics.DEAD_LETTERS:
+                raise
+            # Whatever a sender put into key and headers, its message must not stop the worker: the facts are kept,
+            # the message itself stays whole at the offset they name.
+            return await self._producer.send(output.topic, facts_only(output.message))
+
+
+def facts_only(message: Message) -> Message:
+    """A dead letter that fits: our own headers, and the beginnings of key and value."""
+    own = tuple((name, value) for name, value in message.headers if name.startswith("voxbus_dlq_"))
+    cut = tuple((name, b"true" if name == "voxbus_dlq_truncated" else value) for name, value in own)
+    return Message((message.key or b"")[:_KEPT_BYTES] or None, (message.value or b"")[:_KEPT_BYTES], cut)
 
 
 def _report(output: Output) -> None:

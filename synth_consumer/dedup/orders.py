@@ -28,6 +28,15 @@ class Policy:
         """When work of which nothing is heard is driven again: doubled with every drive."""
         return now + float(self.redrive_after_s * 2 ** (drive - 1))
 
+    def due_in_queue(self, now: float, drive: int, deadline_at: float) -> float:
+        """When a job that no worker has begun is driven again.
+
+        Waiting in a queue is no silence: each copy would be spoken, and the queue grow by it. A lost job looks the
+        same, so it is driven again at half of the time that is left, and the last drive has all of it.
+        """
+        left = deadline_at - now if drive >= self.max_drives else (deadline_at - now) / 2
+        return max(self.due(now, drive), now + left)
+
 
 class View(Protocol):
     """The rows of the partition at hand, as they stand."""
