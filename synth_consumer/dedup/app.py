@@ -91,7 +91,7 @@ class Worker:
         while True:
             if self.faust.should_stop:
                 raise self.faust.crash_reason or RuntimeError("the Faust app stopped by itself")
-            if self.faust.started and not self.faust.rebalancing and self.faust.tables.actives_ready:
+            if recovered(self.faust):
                 self.readiness.met("tables")
             else:
                 self.readiness.unmet("tables", "partitions are being assigned or recovered")
@@ -111,6 +111,11 @@ class Worker:
                 if self.tables.agenda(partition).next_at <= now:
                     tick = say(topics.TICKS, Ticked(partition=partition, at=moment(now)))
                     await self.producer.send(tick.topic, tick.message, partition=partition)
+
+
+def recovered(faust: Any) -> bool:
+    """Whether the group has settled and every row held here is read back."""
+    return bool(faust.started and not faust.rebalancing and faust.tables.actives_ready)
 
 
 def _counts() -> dict[str, int]:
@@ -161,7 +166,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         carrier = Carrier(tables, producer, ledger, on_error=on_error)
         agents = Agents(ledger, carrier, settings.kafka.namespace, on_error=on_error)
         agents.register(faust, Handlers(tables, admission, policy, dedup.due_per_tick))
-        owners = Owners(own_url, lambda: faust.assignor.changelog_distribution)
+        owners = Owners(own_url, lambda: faust.assignor.changelog_distribution, lambda: recovered(faust))
         views = web_server(listener, lambda peer: Views(tables, partitions, owners, _counts, peer))
         await stack.enter_async_context(views)
         _log.info("listening", health_port=health_port, web=own_url)
