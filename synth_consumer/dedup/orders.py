@@ -113,7 +113,7 @@ def waiter_write(row: WaiterRow) -> Write:
 def told_write(row: WaiterRow, now: float) -> Write:
     """The row of a waiter whose end is told.
 
-    A good end is found again in the stored synthesis. A bad one stays with its request for a while, for the message
-    of the request may be delivered again until its offset is committed, and must not begin anything then.
+    It stays for a while: the message of the request may be delivered again until its offset is committed, and must
+    begin nothing then, nor be told its good end with another body, as if the audio had been there before.
     """
-    return Write("waiters", row.key, row.model_copy(update={"remove_at": now + TOLD_KEPT_S}) if row.end else None)
+    return Write("waiters", row.key, row.model_copy(update={"remove_at": now + TOLD_KEPT_S}))
