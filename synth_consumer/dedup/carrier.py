@@ -4,6 +4,7 @@ Of a step that ends waiters the rows come first: their bad ends are confirmed be
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,9 +13,9 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from infra import metrics
 from infra.kafka.clients import BusProducer
-from infra.logging import get_logger
+from infra.logging import get_logger, trace_id
 from schemas import topics
-from schemas.codec import Message
+from schemas.codec import Message, context_of
 from schemas.dead_letters import read_dead_letter
 from synth_consumer.dedup.ledger import Entry, Ledger
 from synth_consumer.dedup.orders import told_write, waiter_write
@@ -139,6 +140,8 @@ class Carrier:
     async def _send(self, output: Output) -> "asyncio.Future[Any]":
         if output.topic == topics.DEAD_LETTERS:
             _report(output)
+        elif output.topic in (topics.ADMITTED, topics.COMPLETED):
+            _note(output)
         try:
             return await self._producer.send(output.topic, output.message, partition=output.partition)
         except MessageSizeTooLargeError:
@@ -154,6 +157,30 @@ def facts_only(message: Message) -> Message:
     own = tuple((name, value) for name, value in message.headers if name.startswith("voxbus_dlq_"))
     cut = tuple((name, b"true" if name == "voxbus_dlq_truncated" else value) for name, value in own)
     return Message((message.key or b"")[:_KEPT_BYTES] or None, (message.value or b"")[:_KEPT_BYTES], cut)
+
+
+def _note(output: Output) -> None:
+    """One line when a request is admitted and one at its end; told again after a crash, it is written again."""
+    trace = trace_id(context_of(output.message.headers).traceparent)
+    said = json.loads(output.message.value or b"{}")
+    if output.topic == topics.COMPLETED:
+        said, status = said["data"], said["data"]["status"]
+        _log.info(
+            "request ended",
+            request_id=said["request_id"],
+            fingerprint=said.get("fingerprint"),
+            trace_id=trace,
+            status=status,
+            code=(said.get("error") or {}).get("code"),
+        )
+    elif "spec" in said:  # else a cancellation
+        _log.info(
+            "request admitted",
+            request_id=said["request_id"],
+            fingerprint=said["fingerprint"],
+            trace_id=trace,
+            text=said["spec"]["text"],  # left out by the log unless VOXBUS_LOG__TEXTS asks for it
+        )
 
 
 def _report(output: Output) -> None:
