@@ -139,7 +139,7 @@ async def test_bad_receiver_and_kills_lose_nothing(topics_ready: KafkaSettings, 
                 goal = int(share * len(names))
                 await eventually(lambda goal=goal: len(receiver.accepted) >= goal, 30)  # type: ignore[misc]
         async with notifier_process(topics_ready, tmp_path / "log", **retry) as process:
-            # A 2xx whose event a kill prevented is asked for again, and may fail then: only what is noted is at its end.
+            # A 2xx whose event a kill prevented is asked for again, and may fail then: only what is noted has ended.
             await eventually(lambda: all_noted(topics_ready, names), 60, "every delivery is noted", every_s=0.5)
             process.send_signal(signal.SIGTERM)
             await process.wait()
