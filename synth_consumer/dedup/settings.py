@@ -26,8 +26,8 @@ class DedupSettings(Fragment):
     web_port: int = Field(default=6066, ge=0, le=65_535)
     """0 picks a free port, which is logged."""
     web_url: str | None = None
-    """Where other workers reach this one's web views; `http://web_host:web_port` when absent, with the host's own address
-    in place of 0.0.0.0."""
+    """Where other workers reach this one's web views; `http://web_host:web_port` when absent, with the host's own
+    address in place of 0.0.0.0."""
     stored_ttl_s: int = Field(default=86_400, ge=1)
     """How long a stored synthesis answers further requests (24 h in the source article)."""
     request_retention_s: int = Field(default=86_400, ge=1)
