@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,25 +27,65 @@ class Deadline:
         return self.remaining_s <= 0.0
 
 
+class StoppedWhileStartingError(Exception):
+    """`stop` was set before the start was over; what had begun is undone."""
+
+
+@asynccontextmanager
+async def starting(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Give the block up as soon as `stop` is set: a stage that waits for its bus still ends when it is told to.
+
+    Enter what the stage needs onto an `AsyncExitStack` within the block, and do its work after it.
+
+    Raises:
+        StoppedWhileStartingError: `stop` was set; `stop_on_signals` takes it for a stop in good order.
+    """
+    starter = asyncio.current_task()
+    assert starter is not None, "within a task"
+    given_up = False
+
+    async def give_up() -> None:
+        nonlocal given_up
+        await stop.wait()
+        given_up = True
+        starter.cancel()
+
+    watching = asyncio.create_task(give_up())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if given_up and starter.uncancel() == 0:
+            raise StoppedWhileStartingError from None
+        raise
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    if given_up:  # just as the block ended: the work itself sees `stop`
+        starter.uncancel()
+
+
 @contextmanager
 def stop_on_signals(stop: asyncio.Event) -> Iterator[None]:
     """Set `stop` on SIGTERM and SIGINT while the block runs; the former handlers come back afterwards.
 
-    The second signal of either kind is let through, so that an impatient operator can end a slow drain.
+    The second signal, of whichever kind, is let through, so that an impatient operator can end a slow drain. A start
+    that `starting` cut short is a stop in good order.
     """
     loop = asyncio.get_running_loop()
     watched = (signal.SIGTERM, signal.SIGINT)
     former = {number: signal.getsignal(number) for number in watched}
 
-    def on_signal(number: signal.Signals) -> None:
+    def on_signal() -> None:
         stop.set()
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
+        for number in watched:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
     for number in watched:
-        loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, on_signal)
     try:
-        yield
+        with suppress(StoppedWhileStartingError):
+            yield
     finally:
         for number in watched:
             loop.remove_signal_handler(number)

@@ -8,7 +8,6 @@ from prometheus_client import Counter, Gauge, Histogram
 MESSAGES = Counter("voxbus_messages_total", "Messages taken from the bus and finished.", ["stage", "topic", "result"])
 DEAD_LETTERED = Counter("voxbus_dead_letters_total", "Messages sent to the dead-letter topic.", ["stage", "code"])
 IN_FLIGHT = Gauge("voxbus_in_flight", "Messages taken and not yet finished.", ["stage"])
-LAG = Gauge("voxbus_consumer_lag", "Messages on the bus that this stage has not taken yet.", ["stage", "topic"])
 COMMITTED = Counter("voxbus_commits_total", "Offset commits.", ["stage", "result"])
 
 # Seconds; speech takes from tens of milliseconds (cache) to minutes (long text on a CPU).

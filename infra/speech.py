@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from infra.voices import Catalogue
 from schemas.codes import ErrorCode
 from schemas.fingerprint import fingerprint
-from schemas.requests import SpeechSpec, SynthesisRequested
+from schemas.requests import MAX_CANONICAL_CHARS, SpeechSpec, SynthesisRequested
 from schemas.text import canonical_text, is_speakable, primary_language
 
 
@@ -41,6 +41,9 @@ class Speech:
             raise RefusedError(ErrorCode.UNSUPPORTED_VOICE, f"no such voice; there are: {known}", "/voice")
         language, dialect = self._tongue(request)
         text = canonical_text(request.text, language)
+        if len(text) > MAX_CANONICAL_CHARS:
+            message = f"written out in full, the text is longer than {MAX_CANONICAL_CHARS} characters"
+            raise RefusedError(ErrorCode.INVALID_REQUEST, message, "/text")
         if not is_speakable(text):
             raise RefusedError(ErrorCode.TEXT_NOT_SPEAKABLE, "nothing in the text can be spoken", "/text")
         return SpeechSpec(

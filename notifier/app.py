@@ -9,7 +9,7 @@ from infra.health import Readiness, health_server
 from infra.kafka.clients import BusProducer, bus_producer
 from infra.kafka.topics import ensure_topics, require_topics
 from infra.kafka.work import WorkConsumer, work_consumer
-from infra.lifecycle import run_until_stopped
+from infra.lifecycle import run_until_stopped, starting
 from infra.logging import get_logger
 from infra.settings import KafkaSettings
 from notifier.attempt import AttemptResult
@@ -58,10 +58,11 @@ async def run(settings: NotifySettings, stop: asyncio.Event) -> None:
         _log.info("receivers verify ed25519 signatures with", endpoint=name, public_keys=keys)
     readiness = Readiness("bus", "group")
     async with AsyncExitStack() as stack:
-        port = await stack.enter_async_context(health_server(settings.health, readiness))
-        _log.info("health server", port=port)
-        require_topics(await ensure_topics(settings.kafka))
-        producer = await stack.enter_async_context(bus_producer(settings.kafka, client_id="voxbus-notify"))
+        async with starting(stop):
+            port = await stack.enter_async_context(health_server(settings.health, readiness))
+            _log.info("health server", port=port)
+            require_topics(await ensure_topics(settings.kafka))
+            producer = await stack.enter_async_context(bus_producer(settings.kafka, client_id="voxbus-notify"))
         sender = await stack.enter_async_context(open_sender(settings.notifier, signer, directory))
         bus = BusDestination(producer, settings.notifier.timeout_s)
         ledger = Ledger()

@@ -3,6 +3,7 @@
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
 
+import re
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,9 @@ Headers = tuple[tuple[str, bytes], ...]
 _JSON = b"application/json"
 _SPEC_VERSION = b"1.0"
 _TRACEPARENT = "traceparent"
+# W3C Trace Context; a later version may append more, of which nothing is known.
+_TRACEPARENT_FORM = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]*)?")
+_TRACEPARENT_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,9 @@ def context_of(headers: Iterable[tuple[str, bytes]]) -> Context:
     traceparent = None
     for name, value in headers:
         if name == _TRACEPARENT:
-            traceparent = value.decode("ascii", "replace")
+            given = value[:_TRACEPARENT_BYTES].decode("ascii", "replace")
+            # Anything else is not carried on: it would go into rows and every message that follows.
+            traceparent = given if _TRACEPARENT_FORM.fullmatch(given) else None
         elif name.startswith("ce_") and name not in core:
             extensions[name[3:]] = value.decode("utf-8", "replace")
     return Context(traceparent, extensions)

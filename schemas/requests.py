@@ -1,6 +1,7 @@
 """What a client asks for, and what the door makes of it."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -11,6 +12,9 @@ from schemas.codes import AudioFormat, Priority
 
 MAX_TEXT_CHARS = 10_000
 MAX_METADATA_BYTES = 4_096
+MAX_METADATA_DEPTH = 32
+MAX_CANONICAL_CHARS = 2 * MAX_TEXT_CHARS
+"""Of the text as it is spoken: NFKC makes up to 18 characters of one."""
 MAX_CALLBACK_CHARS = 2_048
 MAX_SEED = 2**53 - 1  # the largest integer every JSON reader keeps exact
 
@@ -28,8 +32,20 @@ def _http_target(url: str) -> str:
     return url
 
 
+def _inside(value: object) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _small(metadata: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(metadata, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
+    level: list[Any] = [metadata]
+    for _ in range(MAX_METADATA_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if level:
+        raise ValueError(f"must be nested at most {MAX_METADATA_DEPTH} deep")
+    # NaN and infinities are not JSON: whoever reads the completion could not parse it.
+    if len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()) > MAX_METADATA_BYTES:
         raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes as JSON")
     return metadata
 

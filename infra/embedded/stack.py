@@ -104,11 +104,18 @@ async def running_stack(
             raise UserError(f"{error}; choose another with --port, or 0 for a free one") from None
         addresses = as_environment(running.endpoints)
         bus = kafka_settings({**os.environ, **addresses})
-        bound = load(EmbeddedSettings).embedded.audio_topic_bytes
-        if told := await janitor.tidy(running.endpoints, bus, bound_bytes=bound):
+        embedded = load(EmbeddedSettings).embedded
+        if told := await janitor.tidy(running.endpoints, bus, bound_bytes=embedded.audio_topic_bytes):
             note(told)
         await ensure_topics(bus)
-        specs = stage_specs(stages, running.directory, running.ports, addresses=addresses, options=options)
+        specs = stage_specs(
+            stages,
+            running.directory,
+            running.ports,
+            addresses=addresses,
+            options=options,
+            start_timeout_s=embedded.start_timeout_s,
+        )
         await running.supervisor.start(specs)
         yield replace(running, endpoints=_with_stages(running, stages))
 

@@ -14,7 +14,7 @@ from infra.embedded.ports import PortBook
 from infra.embedded.probes import http_answers
 
 SIGNING_SECRET = "VOXBUS_NOTIFIER__SIGNING_SECRET"  # noqa: S105 - the variable's name
-_LOADING_WEIGHTS_S, _STARTING_S = 900.0, 60.0
+_LOADING_WEIGHTS_S = 900.0
 # On top of the stage's own drain deadline, for interpreter and clients to close.
 _CLOSING_S = 5.0
 
@@ -29,7 +29,8 @@ class Stage:
     """Defaults; the user's environment wins over them."""
     ports: Mapping[str, int] = field(default_factory=dict)
     """Setting → port it listens on; the stack chooses these."""
-    start_timeout_s: float = _STARTING_S
+    start_timeout_s: float = 0.0
+    """More than what every stage gets; 0 when that is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,17 @@ def installed_stages(
         Stage(
             "dedup",
             "synth_consumer.dedup",
-            settings={"VOXBUS_DEDUP__DATA_DIR": str(directory.root / "dedup")},
+            settings={
+                "VOXBUS_DEDUP__DATA_DIR": str(directory.root / "dedup"),
+                # In memory, every start would read whole changelogs, which this bus never shortens.
+                "VOXBUS_DEDUP__STORE": "rocksdb",
+            },
             ports={"VOXBUS_DEDUP__WEB_PORT": ports.port("dedup.web")},
         ),
         Stage(
             "synth",
             "synth_consumer.worker",
-            start_timeout_s=_LOADING_WEIGHTS_S if engine == "chattts" else _STARTING_S,
+            start_timeout_s=_LOADING_WEIGHTS_S if engine == "chattts" else 0.0,
         ),
         Stage("upload", "uploader"),
         Stage(
@@ -96,6 +101,7 @@ def stage_specs(
     *,
     addresses: Mapping[str, str],
     options: StageOptions,
+    start_timeout_s: float = 300.0,
     user: Mapping[str, str] = os.environ,
 ) -> tuple[ChildSpec, ...]:
     """Make children of stages.
@@ -106,6 +112,7 @@ def stage_specs(
         ports: one for each stage's health server.
         addresses: where the servers answer and how to use them; nothing overrides these.
         options: of the command line.
+        start_timeout_s: how long each may take until it is ready, at least.
         user: the user's environment: wins over the stages' own defaults.
     """
     drain_s = float(user.get("VOXBUS_DRAIN_TIMEOUT_S", "20"))
@@ -125,7 +132,7 @@ def stage_specs(
                 probe=partial(http_answers, f"http://127.0.0.1:{health[stage.name]}/readyz"),
                 log=directory.log(stage.name),
                 ports=tuple(listening.values()),
-                start_timeout_s=stage.start_timeout_s,
+                start_timeout_s=max(stage.start_timeout_s, start_timeout_s),
                 stop_timeout_s=drain_s + _CLOSING_S,
             )
         )

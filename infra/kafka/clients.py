@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from infra.errors import ServerUnavailableError
+from infra.kafka.patience import fetch_patiently
 from infra.settings import KafkaSettings
 from schemas.codec import Message
 
@@ -158,7 +159,7 @@ def new_consumer(
         from_start: where a group without commits, or a reader, begins.
         prefetch_bytes: bound of one fetch of one partition; 1 MiB when None. A larger record comes all the same.
     """
-    return AIOKafkaConsumer(
+    consumer = AIOKafkaConsumer(
         *(settings.namespace + topic for topic in topics),
         client_id=client_id,
         group_id=settings.namespace + group if group else None,
@@ -171,6 +172,8 @@ def new_consumer(
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
         **connection_options(settings),
     )
+    fetch_patiently(consumer)
+    return consumer
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

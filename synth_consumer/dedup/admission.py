@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from infra.speech import RefusedError, Speech
 from schemas import topics
-from schemas.codec import Context, Message, context_of, new_traceparent
+from schemas.codec import Context, DecodeError, Message, context_of, decode, new_traceparent
 from schemas.codes import ErrorCode, State
 from schemas.completions import ErrorInfo, RequestStatus
 from schemas.dead_letters import dead_letter
@@ -31,6 +31,8 @@ from synth_consumer.dedup.tables import partition_of
 
 STAGE = "dedup"
 _ROAD = {state: number for number, state in enumerate(State)}
+# With a value of `max_request_bytes` still below the 1 MB of one message.
+_MAX_HEADER_BYTES = 65_536
 _MOVED = "voxbus_moved"
 """Marks a message that was published again to where its id belongs: it is not moved a second time."""
 _REFUSED = "voxbus_refused"
@@ -78,14 +80,23 @@ class Admission:
         except RefusedError as error:
             return self._refuse(record, error, sender_of(record.value), now)
         if request.request_id is None:
-            request_id = "req-" + derived_id(topics.REQUESTS, str(record.partition), str(record.offset))
-            return self._move(record, request_id, with_request_id(record.value or b"", request_id))
+            # The place alone is the same in every installation; the same message keeps its id when it comes again.
+            place = (topics.REQUESTS, str(record.partition), str(record.offset))
+            request_id = "req-" + derived_id(*place, str(record.timestamp_ms), digest_of_bytes(record.value))
+            return self._move(record, request_id, with_request_id(record.value or b"", request_id), now)
         if not self._in_place(record, request.request_id):
-            return self._move(record, request.request_id, record.value or b"")
+            return self._move(record, request.request_id, record.value or b"", now)
         return self._admit(record, request.request_id, request, now)
 
-    def on_cancel(self, cancel: CancelRequested) -> Step:
+    def on_cancel(self, record: Record, *, now: float) -> Step:
         """A request is not wanted any more; who waits for what is known where its fingerprint is at home."""
+        try:
+            cancel = decode(CancelRequested, record.value)
+        except DecodeError as error:
+            dead = letter(record, ErrorCode.INVALID_REQUEST, str(error), topic=topics.REQUESTS, pointer=error.pointer)
+            return Step("refused", outputs=(dead,))
+        if not self._in_place(record, cancel.request_id):
+            return self._move(record, cancel.request_id, record.value or b"", now)
         row = self.requests.request(cancel.request_id)
         if row is None or row.state.terminal or row.fingerprint is None:
             return Step("ignored")
@@ -103,6 +114,10 @@ class Admission:
                     letter(record, ErrorCode.REQUEST_CONFLICT, message, topic=topics.REQUESTS, pointer="/request_id"),
                 ),
             )
+        if known is not None and known.source == record.ref and known.refused is not None:
+            # Killed between its row and its end, or its offset not committed: the end is told, perhaps again.
+            error = RefusedError(known.refused.code, known.refused.message, "")
+            return self._refuse(record, error, Sender(request_id, request.callback_url, request.metadata), now, digest)
         if known is not None and (known.source != record.ref or known.state.terminal):
             return Step("repeat")
         try:
@@ -134,12 +149,11 @@ class Admission:
             fingerprint=admitted.fingerprint,
         )
         # Published before the event is acknowledged, and again when the same message is delivered again.
-        outputs = (
-            ends.progressed(asker, State.ACCEPTED, 0, now=now),
-            say(topics.ADMITTED, admitted, Context(trace)),
-        )
+        outputs = [say(topics.ADMITTED, admitted, Context(trace))]
+        if known is None or known.percent == 0:  # else it has moved on, and its percent would fall
+            outputs.insert(0, ends.progressed(asker, State.ACCEPTED, 0, now=now))
         writes = () if known else (Write("requests", request_id.encode(), row),)
-        return Step("accepted", writes, outputs)
+        return Step("accepted", writes, tuple(outputs))
 
     def _refuse(
         self, record: Record, error: RefusedError, sender: Sender, now: float, digest: str | None = None
@@ -193,15 +207,20 @@ class Admission:
             state=State.FAILED,
             percent=100,
             error=info,
+            refused=info,
         )
         writes = (Write("requests", sender.request_id.encode(), row),)
         return writes, tuple(ends.failed(asker, info, now=now))
 
-    def _move(self, record: Record, request_id: str, value: bytes) -> Step:
+    def _move(self, record: Record, request_id: str, value: bytes, now: float) -> Step:
         """Publish it once more, under its id, in the partition where its id belongs."""
         if record.header(_MOVED) is not None:
             message = "moved once already, and still not where its request_id belongs"
             return Step("refused", outputs=(letter(record, ErrorCode.INTERNAL, message, topic=topics.REQUESTS),))
+        size = sum(len(name) + len(text) for name, text in record.headers)
+        if size > _MAX_HEADER_BYTES:
+            error = RefusedError(ErrorCode.INVALID_REQUEST, f"headers are larger than {_MAX_HEADER_BYTES} bytes", "")
+            return self._refuse(record, error, sender_of(value), now)
         headers = [*record.headers, (_MOVED, digest_of_bytes(record.value).encode())]
         return Step("rekeyed", outputs=(self._addressed(request_id, value, headers),))
 

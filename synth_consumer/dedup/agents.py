@@ -35,6 +35,7 @@ _log = get_logger(__name__)
 STEPS = Counter("voxbus_dedup_steps_total", "Decisions of the dedup app.", ["kind"])
 # Reading ten megabytes of JSON would hold up the loop; a valid request never comes near this.
 _LARGE_BYTES = 262_144
+_LOOKS_PER_ROW = 8
 
 
 Handler = Callable[[Record], Iterable[Step]]
@@ -53,7 +54,7 @@ class Handlers:
     def admit(self, record: Record) -> Iterator[Step]:
         """`tts.requests`."""
         if event_type(record.headers) == CancelRequested.ce_type:
-            yield self.admission.on_cancel(decode(CancelRequested, record.value))
+            yield self.admission.on_cancel(record, now=time.time())
             return
         yield self.admission.on_request(record, now=time.time())
 
@@ -97,12 +98,16 @@ class Handlers:
         """`tts.ticks`: at most `due_per_tick` rows, so that a tick never holds up the requests."""
         decode(Ticked, record.value)
         now = time.time()
-        for table, key in list(self.tables.agenda(record.partition).due(now, self.due_per_tick)):
+        # Entries of rows that are gone, or not due any more, cost no message: they do not count.
+        looks = list(self.tables.agenda(record.partition).due(now, _LOOKS_PER_ROW * self.due_per_tick))
+        handled = 0
+        for table, key in looks:
             self.tables.looked(table, key)
-            step = self._due(table, key, now)
+            step = self._due(table, key, now) if handled < self.due_per_tick else None
             if step is None:
                 self.tables.look_again(table, key, record.partition)
             else:
+                handled += 1
                 yield step
 
     def _due(self, table: TableName, key: bytes, now: float) -> Step | None:

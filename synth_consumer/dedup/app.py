@@ -16,6 +16,7 @@ from infra.errors import UserError
 from infra.health import Readiness, health_server
 from infra.kafka.clients import BusProducer, bus_producer
 from infra.kafka.topics import ensure_topics, require_topics
+from infra.lifecycle import StoppedWhileStartingError, starting
 from infra.logging import get_logger
 from infra.speech import Speech
 from infra.voices import load_catalogue
@@ -98,7 +99,7 @@ class Worker:
         while True:
             if self.faust.should_stop:
                 raise self.faust.crash_reason or RuntimeError("the Faust app stopped by itself")
-            if self.faust.started and not self.faust.rebalancing and self.faust.tables.actives_ready:
+            if recovered(self.faust):
                 self.readiness.met("tables")
             else:
                 self.readiness.unmet("tables", "partitions are being assigned or recovered")
@@ -118,6 +119,11 @@ class Worker:
                 if self.tables.agenda(partition).next_at <= now:
                     tick = say(topics.TICKS, Ticked(partition=partition, at=moment(now)))
                     await self.producer.send(tick.topic, tick.message, partition=partition)
+
+
+def recovered(faust: Any) -> bool:
+    """Whether the group has settled and every row held here is read back."""
+    return bool(faust.started and not faust.rebalancing and faust.tables.actives_ready)
 
 
 def _counts() -> dict[str, int]:
@@ -169,7 +175,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         agents = Agents(ledger, carrier, settings.kafka.namespace, on_error=on_error)
         memory = Memory(dedup.delivery_attempts_kept, dedup.delivery_retention_s)
         agents.register(faust, Handlers(tables, admission, policy, memory, dedup.due_per_tick))
-        owners = Owners(own_url, lambda: faust.assignor.changelog_distribution)
+        owners = Owners(own_url, lambda: faust.assignor.changelog_distribution, lambda: recovered(faust))
         views = web_server(listener, lambda peer: Views(tables, partitions, owners, _counts, peer))
         await stack.enter_async_context(views)
         _log.info("listening", health_port=health_port, web=own_url)
@@ -183,9 +189,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         UserError: it could not begin or go on; what was in hand is done again by whoever takes its partitions.
     """
     try:
-        async with worker(settings) as one:
+        async with AsyncExitStack() as stack:
+            async with starting(stop):
+                one = await stack.enter_async_context(worker(settings))
             await one.serve(stop)
-    except UserError:
+    except (UserError, StoppedWhileStartingError):
         raise
     except ConsistencyError:
         raise UserError(

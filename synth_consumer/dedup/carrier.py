@@ -4,14 +4,18 @@ Of a step that ends waiters the rows come first: their bad ends are confirmed be
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from aiokafka.errors import MessageSizeTooLargeError
+
 from infra import metrics
 from infra.kafka.clients import BusProducer
-from infra.logging import get_logger
+from infra.logging import get_logger, trace_id
 from schemas import topics
+from schemas.codec import Message, context_of
 from schemas.dead_letters import read_dead_letter
 from synth_consumer.dedup.ledger import Entry, Ledger
 from synth_consumer.dedup.orders import told_write, waiter_write
@@ -23,6 +27,7 @@ _log = get_logger(__name__)
 # Messages on their way for one event; then the bus is waited for. Also how often the loop is let go.
 _WINDOW = 1_000
 _YIELD_EVERY = 100
+_KEPT_BYTES = 1_024  # of a message whose dead letter would not fit on the bus
 
 
 class Carrier:
@@ -135,7 +140,47 @@ class Carrier:
     async def _send(self, output: Output) -> "asyncio.Future[Any]":
         if output.topic == topics.DEAD_LETTERS:
             _report(output)
-        return await self._producer.send(output.topic, output.message, partition=output.partition)
+        elif output.topic in (topics.ADMITTED, topics.COMPLETED):
+            _note(output)
+        try:
+            return await self._producer.send(output.topic, output.message, partition=output.partition)
+        except MessageSizeTooLargeError:
+            if output.topic != topics.DEAD_LETTERS:
+                raise
+            # Whatever a sender put into key and headers, its message must not stop the worker: the facts are kept,
+            # the message itself stays whole at the offset they name.
+            return await self._producer.send(output.topic, facts_only(output.message))
+
+
+def facts_only(message: Message) -> Message:
+    """A dead letter that fits: our own headers, and the beginnings of key and value."""
+    own = tuple((name, value) for name, value in message.headers if name.startswith("voxbus_dlq_"))
+    cut = tuple((name, b"true" if name == "voxbus_dlq_truncated" else value) for name, value in own)
+    return Message((message.key or b"")[:_KEPT_BYTES] or None, (message.value or b"")[:_KEPT_BYTES], cut)
+
+
+def _note(output: Output) -> None:
+    """One line when a request is admitted and one at its end; told again after a crash, it is written again."""
+    trace = trace_id(context_of(output.message.headers).traceparent)
+    said = json.loads(output.message.value or b"{}")
+    if output.topic == topics.COMPLETED:
+        said, status = said["data"], said["data"]["status"]
+        _log.info(
+            "request ended",
+            request_id=said["request_id"],
+            fingerprint=said.get("fingerprint"),
+            trace_id=trace,
+            status=status,
+            code=(said.get("error") or {}).get("code"),
+        )
+    elif "spec" in said:  # else a cancellation
+        _log.info(
+            "request admitted",
+            request_id=said["request_id"],
+            fingerprint=said["fingerprint"],
+            trace_id=trace,
+            text=said["spec"]["text"],  # left out by the log unless VOXBUS_LOG__TEXTS asks for it
+        )
 
 
 def _report(output: Output) -> None:

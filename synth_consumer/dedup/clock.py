@@ -95,6 +95,9 @@ def on_synthesis_due(view: View, row: SynthesisRow, policy: Policy, *, now: floa
     # One that says `failed` here was left by a worker that was killed while it told the waiters.
     if row.state == "pending" and alive > now and row.drive < policy.max_drives:
         return redriven(row, policy, now=now, deadline_at=alive)
+    if row.state == "pending" and alive > now and not row.heard:
+        # Who joined may wait longer than the one that caused the job, and it may still stand in a queue.
+        return Step("ticked", (synthesis_write(row.model_copy(update={"due_at": alive})),))
     message = "no audio came, although the work was given out again" if row.drive > 1 else "no audio came in time"
     return give_up(row, theirs, _deadline(message, row.drive), now=now)
 

@@ -116,7 +116,7 @@ def _new(request: SynthesisAdmitted, waiter: WaiterRow, policy: Policy, *, now: 
         state="pending",
         job_id=derived_id("job", ref),
         request_id=request.request_id,
-        due_at=policy.due(now, 1),
+        due_at=policy.due_in_queue(now, 1, waiter.expires_at),
         spec=request.spec.model_copy(update={"seed": seed}),
         formats=(request.format,),
         priority=request.priority,

@@ -28,6 +28,15 @@ class Policy:
         """When work of which nothing is heard is driven again: doubled with every drive."""
         return now + float(self.redrive_after_s * 2 ** (drive - 1))
 
+    def due_in_queue(self, now: float, drive: int, deadline_at: float) -> float:
+        """When a job that no worker has begun is driven again.
+
+        Waiting in a queue is no silence: each copy would be spoken, and the queue grow by it. A lost job looks the
+        same, so it is driven again at half of the time that is left, and the last drive has all of it.
+        """
+        left = deadline_at - now if drive >= self.max_drives else (deadline_at - now) / 2
+        return max(self.due(now, drive), now + left)
+
 
 class View(Protocol):
     """The rows of the partition at hand, as they stand."""
@@ -104,7 +113,7 @@ def waiter_write(row: WaiterRow) -> Write:
 def told_write(row: WaiterRow, now: float) -> Write:
     """The row of a waiter whose end is told.
 
-    A good end is found again in the stored synthesis. A bad one stays with its request for a while, for the message
-    of the request may be delivered again until its offset is committed, and must not begin anything then.
+    It stays for a while: the message of the request may be delivered again until its offset is committed, and must
+    begin nothing then, nor be told its good end with another body, as if the audio had been there before.
     """
-    return Write("waiters", row.key, row.model_copy(update={"remove_at": now + TOLD_KEPT_S}) if row.end else None)
+    return Write("waiters", row.key, row.model_copy(update={"remove_at": now + TOLD_KEPT_S}))

@@ -16,12 +16,14 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    timestamp_ms: int = 0
 
     @classmethod
     def of(cls, topic: str, message: Any) -> Self:
         """The record of a Faust message."""
         headers = tuple((name, value) for name, value in message.headers or () if value is not None)
-        return cls(topic, message.partition, message.offset, message.key, message.value, headers)
+        stamp = round((message.timestamp or 0) * 1000)
+        return cls(topic, message.partition, message.offset, message.key, message.value, headers, stamp)
 
     @property
     def ref(self) -> str:

@@ -50,6 +50,8 @@ class RequestRow(Row):
     cached: bool = False
     audio: AudioInfo | None = None
     error: ErrorInfo | None = None
+    refused: ErrorInfo | None = None
+    """Of a request that was refused at the door: its end, to be told again when its message comes again."""
 
 
 class Stored(Row):
@@ -72,6 +74,7 @@ class TranscodeOrder(Row):
     job_id: str
     due_at: float
     drive: int = 1
+    percent: int = 5
     error: ErrorInfo | None = None
     """Why it will not come. The order stays until nobody waits for it any more."""
 
@@ -93,6 +96,8 @@ class SynthesisRow(Row):
     priority: Priority = Priority.INTERACTIVE
     deadline_at: float = 0.0
     drive: int = 1
+    heard: bool = False
+    """Whether a worker said anything since the job was last driven; until then it may simply stand in a queue."""
     stage: State = State.QUEUED
     percent: int = 5
     traceparent: str | None = None

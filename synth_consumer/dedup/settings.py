@@ -26,7 +26,8 @@ class DedupSettings(Fragment):
     web_port: int = Field(default=6066, ge=0, le=65_535)
     """0 picks a free port, which is logged."""
     web_url: str | None = None
-    """Where other workers reach this one's web views; `http://web_host:web_port` when absent."""
+    """Where other workers reach this one's web views; `http://web_host:web_port` when absent, with the host's own
+    address in place of 0.0.0.0."""
     stored_ttl_s: int = Field(default=86_400, ge=1)
     """How long a stored synthesis answers further requests (24 h in the source article)."""
     request_retention_s: int = Field(default=86_400, ge=1)
@@ -36,9 +37,10 @@ class DedupSettings(Fragment):
     delivery_attempts_kept: int = Field(default=30, ge=1, le=50)
     """How many attempts are shown for each receiver of a request, the newest."""
     redrive_after_s: float = Field(default=300.0, gt=0)
-    """A pending synthesis of which nothing was heard for so long is driven again; doubled with every drive."""
+    """A synthesis a worker began and was silent about for so long is driven again; doubled with every drive. One that
+    still waits in a queue is driven again at half of the time its requests have left."""
     max_drives: int = Field(default=3, ge=1, le=20)
-    """How often one job is sent before its requests end `deadline_exceeded`."""
+    """How often one job is sent; its requests end `deadline_exceeded` after the last, or `expired` in the queue."""
     progress_fan_out: int = Field(default=64, ge=0)
     """How many of a synthesis' waiting requests are told of each step of progress; their end is told to all."""
     tick_interval_s: float = Field(default=2.0, gt=0)

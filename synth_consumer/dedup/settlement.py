@@ -84,12 +84,14 @@ def on_progress(view: View, event: StageProgress, policy: Policy, *, now: float)
     if row is None or event.state.terminal:
         return Step("ignored")
     if row.stored is not None:
-        orders_of_it = {order.job_id for order in row.orders.values()}
-        return _told(view, event, policy, now) if event.job_id in orders_of_it else Step("ignored")
+        return _rendition_progress(view, row, event, policy, now)
     forward = event.percent > row.percent and _ROAD[event.state] >= _ROAD[row.stage]
-    if row.state != "pending" or row.job_id != event.job_id or not forward:
+    if row.state != "pending" or row.job_id != event.job_id or not (forward or not row.heard):
         return Step("ignored")
-    moved = {"stage": event.state, "percent": event.percent, "due_at": policy.due(now, row.drive)}
+    moved: dict[str, object] = {"heard": True, "due_at": policy.due(now, row.drive)}
+    if not forward:  # a later drive, which begins where an earlier one has been: it is alive
+        return Step("progress", (synthesis_write(row.model_copy(update=moved)),))
+    moved |= {"stage": event.state, "percent": event.percent}
     step = _told(view, event, policy, now)
     return Step("progress", (synthesis_write(row.model_copy(update=moved)),), step.outputs)
 
@@ -97,7 +99,8 @@ def on_progress(view: View, event: StageProgress, policy: Policy, *, now: float)
 def redriven(row: SynthesisRow, policy: Policy, *, now: float, deadline_at: float) -> Step:
     """The same job once more, named as such."""
     drive = row.drive + 1
-    update = {"drive": drive, "due_at": policy.due(now, drive), "deadline_at": deadline_at}
+    due_at = policy.due_in_queue(now, drive, deadline_at)
+    update = {"drive": drive, "due_at": due_at, "deadline_at": deadline_at, "heard": False}
     row = row.model_copy(update=update)
     return Step("redriven", (synthesis_write(row),), (orders.job(row, now),))
 
@@ -108,7 +111,9 @@ def give_up(row: SynthesisRow, waiters: tuple[WaiterRow, ...], error: ErrorInfo,
     Until then it says `failed`, so that a request arriving meanwhile begins a new synthesis instead of joining this.
     """
     failed = row.model_copy(update={"state": "failed", "spec": None})
-    theirs = ends.marked(waiters, error)
+    # Past its time a request is expired, whichever of its clocks comes first.
+    late = ends.marked((waiter for waiter in waiters if waiter.expires_at <= now), None)
+    theirs = late + ends.marked((waiter for waiter in waiters if waiter.expires_at > now), error)
     told = ends.told(theirs, now=now)
     return Step("failed", (synthesis_write(failed),), told, theirs, forget=(row.fingerprint, row.job_id))
 
@@ -131,6 +136,18 @@ def _rendition_failed(view: View, row: SynthesisRow, event: SynthesisFailed, err
     # The orders stay until the clock finds nobody waiting for them: killed before all are marked, it tells the rest.
     failed = row.model_copy(update={"orders": row.orders | lost})
     return Step("failed", (synthesis_write(failed),), ends.told(theirs, now=now), theirs)
+
+
+def _rendition_progress(view: View, row: SynthesisRow, event: StageProgress, policy: Policy, now: float) -> Step:
+    moved = {
+        wanted: order.model_copy(update={"percent": event.percent})
+        for wanted, order in row.orders.items()
+        if order.job_id == event.job_id and order.percent < event.percent
+    }
+    if not moved:
+        return Step("ignored")
+    step = _told(view, event, policy, now)
+    return Step("progress", (synthesis_write(row.model_copy(update={"orders": row.orders | moved})),), step.outputs)
 
 
 def _told(view: View, event: StageProgress, policy: Policy, now: float) -> Step:

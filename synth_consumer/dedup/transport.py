@@ -3,12 +3,13 @@
 Read in faust-streaming 0.15.3, `faust/transport/`: a fetch waits 1.5 s, written into the source, which a broker that
 waits it out turns into 1.5 s a hop; a poll empties one partition before it looks at the next; a rebalance forgets
 acknowledged offsets before it commits them, so that every joining worker makes all others do their last events again;
-the check for idle partitions reports healthy ones; and where a changelog ends is asked with ListOffsets, which the
-embedded broker answers too low: rows would stay away.
+the check for idle partitions reports healthy ones; where a changelog ends is asked with ListOffsets, which the
+embedded broker answers too low: rows would stay away; and records read while the flow is suspended count as read.
 """
 
 import ssl
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from yarl import URL
 
 from infra.kafka.ends import end_offsets
+from infra.kafka.patience import fetch_patiently
 from infra.settings import KafkaSettings
 from synth_consumer.dedup.settings import DedupSettings
 from synth_consumer.dedup.tables import ChangelogTable
@@ -35,7 +37,16 @@ class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = self.kafka.fetch_max_wait_ms
+        fetch_patiently(consumer)
         return consumer
+
+    async def seek_to_committed(self) -> Any:
+        """Called before a new assignment is read: what was read ahead of it and not worked on must come again."""
+        committed = await super().seek_to_committed()
+        changelogs = self.app.tables.changelog_topics  # Faust seeks these itself, and copies go on being read
+        sources = {tp: offset for tp, offset in committed.items() if tp.topic not in changelogs}
+        await self.call_thread(rewind_never_committed, self._ensure_consumer(), sources)
+        return committed
 
     async def _fetch_records(
         self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
@@ -52,6 +63,22 @@ class PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _highwaters(self, partitions: Any) -> dict[Any, int]:
         return dict(await end_offsets(self.kafka, list(partitions)))
+
+
+async def rewind_never_committed(consumer: Any, committed: Mapping[Any, int | None]) -> None:
+    """Begin anew where nothing is committed.
+
+    aiokafka's `seek_to_committed` leaves such a partition where it has been read to, and Faust reads ahead while its
+    flow is suspended: it throws those records away, relying on that seek. Without this they are never worked on, and
+    the first commit of a later one moves past them.
+
+    Args:
+        consumer: started, with these partitions assigned.
+        committed: what the group has committed for each partition; None, or 0, when nothing.
+    """
+    fresh = [partition for partition, offset in committed.items() if not offset]
+    if fresh:
+        await consumer.seek_to_beginning(*fresh)
 
 
 class CarefulConsumer(Consumer):  # type: ignore[misc]

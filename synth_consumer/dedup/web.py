@@ -3,8 +3,9 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
@@ -16,6 +17,7 @@ from synth_consumer.dedup.settings import DedupSettings
 from synth_consumer.dedup.tables import Tables, partition_of
 
 _FORWARDED = "x-voxbus-forwarded"
+_EVERY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - refused as an address to call
 _PEER_TIMEOUT_S = 3.0
 
 
@@ -26,6 +28,8 @@ class Owners:
     own_url: str
     distribution: Callable[[], Mapping[str, Mapping[str, list[int]]]]
     """Worker's address → changelog topic → partitions."""
+    recovered: Callable[[], bool]
+    """Whether the rows of what is held here are all there."""
 
     def of(self, topic: str, partition: int) -> str | None:
         """Address of the owner; None while partitions are on their way."""
@@ -115,17 +119,18 @@ class Views:
     ) -> web.StreamResponse:
         partition = partition_of(key.encode(), self._partitions)
         owner = self._owners.of(self._tables.changelog_topic(table), partition)
-        if owner is None:
-            return web.json_response(
-                {"error": "partitions are being assigned"}, status=503, headers={"Retry-After": "1"}
-            )
-        if owner == self._owners.own_url or _FORWARDED in http.headers:
+        here = owner == self._owners.own_url
+        # Who forwarded this may know an older assignment; and a row that is not read back yet is not unknown.
+        if owner is None or (not here and _FORWARDED in http.headers) or (here and not self._owners.recovered()):
+            return _later("partitions are being assigned or recovered")
+        if here:
             found = find()
             return web.json_response(found) if found else web.json_response({"error": "not known"}, status=404)
         answer = await self._ask(owner, http.path_qs)
         if answer is None:
-            error = {"error": "the worker that holds this does not answer"}
-            return web.json_response(error, status=503, headers={"Retry-After": "1"})
+            return _later("the worker that holds this does not answer")
+        if answer[0] == 503:
+            return _later("the worker that holds this is not ready")
         return web.json_response(answer[1], status=answer[0])
 
     async def _ask(self, url: str, path: str) -> tuple[int, dict[str, Any]] | None:
@@ -151,8 +156,27 @@ def listen(settings: DedupSettings) -> socket.socket:
 
 
 def url_of(settings: DedupSettings, listener: socket.socket) -> str:
-    """Where other workers reach this one."""
-    return settings.web_url or f"http://{settings.web_host}:{listener.getsockname()[1]}"
+    """Where other workers reach this one.
+
+    Raises:
+        UserError: it listens on every address, which is none to call, and has none of its own that others reach.
+    """
+    if settings.web_url is not None:
+        return settings.web_url
+    host = _own_address(settings.web_host) if settings.web_host in _EVERY_ADDRESS else settings.web_host
+    return f"http://{host}:{listener.getsockname()[1]}"
+
+
+def _own_address(web_host: str) -> str:
+    # In a container or pod its name stands for the address it has in its network.
+    with suppress(OSError):
+        address = socket.gethostbyname(socket.gethostname())
+        if not ip_address(address).is_loopback:
+            return address
+    raise UserError(
+        f"VOXBUS_DEDUP__WEB_HOST={web_host} is no address other workers can call, and this host's name has none: "
+        "set VOXBUS_DEDUP__WEB_URL to where they reach this worker's views"
+    )
 
 
 @asynccontextmanager
@@ -168,6 +192,10 @@ async def web_server(listener: socket.socket, make_views: Callable[[ClientSessio
             yield
         finally:
             await runner.cleanup()
+
+
+def _later(error: str) -> web.Response:
+    return web.json_response({"error": error}, status=503, headers={"Retry-After": "1"})
 
 
 def _request_view(request_id: str, row: RequestRow) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 
 from aiokafka.errors import KafkaError
 
@@ -9,7 +10,7 @@ from infra.errors import UserError
 from infra.health import Readiness, health_server
 from infra.kafka.clients import BusProducer, bus_producer, unreachable
 from infra.kafka.topics import ensure_topics
-from infra.lifecycle import TaskFailedError
+from infra.lifecycle import TaskFailedError, starting
 from infra.logging import get_logger
 from schemas import topics
 from synth_consumer.worker import metrics
@@ -57,15 +58,15 @@ async def run_worker(settings: WorkerSettings, stop: asyncio.Event, *, factory: 
     plan = await current_plan(settings.synth)
     _log.info("slot plan", slots=len(plan.slots), reason=plan.reason)
     readiness = Readiness(*(_condition(spec.index) for spec in plan.slots))
-    async with (
-        health_server(settings.health, readiness) as port,
-        bus_producer(settings.kafka, client_id="voxbus-synth") as producer,
-        shared_suspects(settings.redis) as suspects,
-    ):
-        _log.info("health server listens", port=port)
-        await ensure_topics(settings.kafka)
-        try:
+    async with AsyncExitStack() as stack:
+        async with starting(stop):
+            port = await stack.enter_async_context(health_server(settings.health, readiness))
+            _log.info("health server listens", port=port)
+            producer = await stack.enter_async_context(bus_producer(settings.kafka, client_id="voxbus-synth"))
+            suspects = await stack.enter_async_context(shared_suspects(settings.redis))
+            await ensure_topics(settings.kafka)
             await _say_idle_slots(producer, len(plan.slots))
+        try:
             await _Worker(settings, plan, producer, suspects, readiness, factory).run(stop)
         except KafkaError as error:
             _log.error("the bus failed", error=repr(error))
@@ -106,6 +107,8 @@ class _Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every slot with its engine until all slots have drained after `stop`, or a part fails."""
+        # Asked when it is read: takes enter their lanes without a word to anybody.
+        metrics.LANES_BUSY.set_function(lambda: sum(keeper.gate.busy for keeper in self._keepers))
         control = asyncio.create_task(obey_cancellations(self._settings.kafka, self._book), name="control")
         engines = [asyncio.create_task(k.run(), name=f"engine {i}") for i, k in enumerate(self._keepers)]
         slots = [asyncio.create_task(slot.run(stop), name=f"slot {slot.index}") for slot in self._slots]
@@ -161,7 +164,6 @@ class _Worker:
         metrics.SLOTS.labels("ready").set(ready)
         metrics.SLOTS.labels("waiting").set(len(reasons) - ready)
         metrics.LANES.set(sum(keeper.ready.lanes for keeper in self._keepers if keeper.up.is_set()))
-        metrics.LANES_BUSY.set(sum(keeper.gate.busy for keeper in self._keepers))
 
 
 async def _all_end(slots: Iterable["asyncio.Task[None]"], *, unless: Iterable["asyncio.Task[None]"]) -> None:

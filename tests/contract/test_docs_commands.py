@@ -59,6 +59,7 @@ def test_every_setting_on_a_page_is_in_the_table() -> None:
     known = set(re.findall(r"`(VOXBUS_[A-Z0-9_]+)`", table))
     # Variables of the tests and of the compose file, which are no settings of a process.
     others = {"VOXBUS_TEST_BACKEND", "VOXBUS_TEST_KAFKA_IMAGE", "VOXBUS_SIGNING_SECRET", "VOXBUS_ENGINE"}
+    others |= {"VOXBUS_TEST_REQUIRE_BROWSER", "VOXBUS_TEST_REQUIRE_NPM", "VOXBUS_SCREENSHOTS"}
     for page in pages():
         for name in re.findall(r"VOXBUS_[A-Z0-9_]*[A-Z0-9](?:__)?", page.read_text(encoding="utf-8")):
             group = any(each.startswith(f"{name.removesuffix('__')}__") for each in known)

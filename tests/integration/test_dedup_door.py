@@ -2,11 +2,13 @@
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+from infra.kafka.clients import bus_producer
 from infra.settings import KafkaSettings
 from schemas import topics
 from schemas.codec import Message
@@ -141,3 +143,23 @@ async def test_a_bad_message_never_ends_another_message_s_request(
         await wire.speak(job)
         assert (await wire.end(request_id)).type == "speech.completed"
         assert len(wire.ends_of(request_id)) == 1
+
+
+async def test_a_huge_key_or_huge_headers_end_their_own_request_and_nothing_else(
+    topics_ready: KafkaSettings, tmp_path: Path
+) -> None:
+    large = 4 * 1024 * 1024
+    async with (
+        dedup_worker(topics_ready, tmp_path),
+        bus(topics_ready) as wire,
+        bus_producer(topics_ready, client_id="large", max_request_bytes=large) as producer,
+    ):
+        headers = (("x", b"x" * 2_000_000),)
+        await producer.deliver(topics.REQUESTS, Message(b"k", b'{"request_id": "headers", "text": "Hi"}', headers))
+        await producer.deliver(topics.REQUESTS, Message(b"k" * 1_200_000, b"{broken", ()))
+        await producer.deliver(topics.REQUESTS, Message(b"k" * 1_200_000, b'{"request_id": "key", "text": "Hi"}', ()))
+        assert (await wire.end("headers")).type == "speech.failed"
+        await eventually(lambda: len(wire.letters) == 2, 30, "two dead letters")
+        assert {letter.code for letter in wire.letters} == {ErrorCode.INVALID_REQUEST}
+        await wire.speak(await wire.job())
+        assert (await wire.end("key")).type == "speech.completed"

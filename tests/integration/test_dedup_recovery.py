@@ -39,7 +39,7 @@ async def test_killed_while_a_synthesis_is_in_flight(topics_ready: KafkaSettings
             for request_id in [*waiting, late]:
                 await wire.end(request_id, 60)
             ends = [end.data.request_id for end in wire.completions]
-            assert sorted(ends) == sorted({*waiting, late, hit, done.data.request_id})
+            assert sorted(ends) == sorted([*waiting, late, hit, done.data.request_id])
             assert {job.job_id for job in wire.jobs} == {wire.jobs[0].job_id, job.job_id}
             assert await second.stop() == 0
 
@@ -152,12 +152,11 @@ async def test_the_clock(topics_ready: KafkaSettings, tmp_path: Path) -> None:
         "VOXBUS_DEDUP__REQUEST_RETENTION_S": "1",
     }
     async with dedup_worker(topics_ready, tmp_path, **quick) as worker, bus(topics_ready) as wire:
-        silent = await wire.request(text="Nobody speaks this.")
+        silent = await wire.request(text="Nobody speaks this.", expires_in_s=6)
         brief = await wire.request(text="Nobody speaks this.", expires_in_s=1)
         assert (await wire.end(brief)).type == "speech.expired"
-        end = await wire.end(silent, 60)
-        assert end.data.error
-        assert (end.data.error.code, end.data.error.attempts) == (ErrorCode.DEADLINE_EXCEEDED, 2)
+        # No worker began it, so it may wait until its time is over; it is driven again meanwhile, in case it was lost.
+        assert (await wire.end(silent, 60)).type == "speech.expired"
         assert [job.drive for job in wire.jobs] == [1, 2]
         assert len({job.job_id for job in wire.jobs}) == 1
         done = await wire.served(text="Kept for a second.", expires_in_s=1)

@@ -61,7 +61,7 @@ class Rows:
         return (
             row
             for key, row in self.rows.items()
-            if row.fingerprint == fingerprint and key not in self.ending and row.end is None
+            if row.fingerprint == fingerprint and key not in self.ending and row.end is None and not row.remove_at
         )
 
     def waiting(self, fingerprint: str) -> int:
@@ -263,7 +263,7 @@ class Dedup(RuleBasedStateMachine):
     def whoever_waits_is_waited_for(self) -> None:
         """No waiter without a synthesis that is under way or has its format ordered."""
         for key, waiter in self.rows.rows.items():
-            if key in self.rows.ending or waiter.end or waiter.expires_at <= self.now:
+            if key in self.rows.ending or waiter.end or waiter.remove_at or waiter.expires_at <= self.now:
                 continue
             row = self.rows.syntheses.get(waiter.fingerprint)
             assert row is not None

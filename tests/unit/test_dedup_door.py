@@ -6,6 +6,7 @@ import pytest
 
 from infra.speech import RefusedError, Speech
 from infra.voices import load_catalogue
+from schemas.codec import context_of, new_traceparent
 from schemas.codes import ErrorCode
 from schemas.requests import SynthesisRequested
 from synth_consumer.dedup.door import (
@@ -71,3 +72,27 @@ def test_the_digest_knows_content_not_spelling() -> None:
 
 def test_an_id_is_written_into_the_message() -> None:
     assert json.loads(with_request_id('{"text": "你好"}'.encode(), "req-1")) == {"text": "你好", "request_id": "req-1"}
+
+
+def _nested(depth: int) -> dict[str, object]:
+    return {"x": _nested(depth - 1)} if depth > 1 else {}
+
+
+def test_metadata_is_bounded_in_depth_and_is_json() -> None:
+    assert _request(metadata=_nested(32)).metadata
+    for bad in (_nested(33), {"x": float("nan")}, {"x": [float("inf")]}):
+        with pytest.raises(ValueError, match="metadata"):
+            _request(metadata=bad)
+
+
+def test_a_text_that_explodes_when_written_out_is_refused() -> None:
+    with pytest.raises(RefusedError) as refused:
+        _SPEECH.spec_of(_request(text="\ufdfa" * 10_000, language="en"))
+    assert (refused.value.code, refused.value.pointer) == (ErrorCode.INVALID_REQUEST, "/text")
+
+
+@pytest.mark.parametrize("given", [b"x" * 2_000_000, b"00-zz", b"00-" + b"a" * 32 + b"-" + b"b" * 16])
+def test_a_traceparent_that_is_none_is_not_carried_on(given: bytes) -> None:
+    assert context_of([("traceparent", given)]).traceparent is None
+    good = new_traceparent()
+    assert context_of([("traceparent", good.encode())]).traceparent == good

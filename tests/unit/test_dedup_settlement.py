@@ -75,3 +75,12 @@ def test_a_lost_master_is_forgotten_even_when_a_crash_cuts_the_telling_short() -
     rows.remove(again)
     assert _FINGERPRINT not in rows.syntheses
     assert _admitted(rows, "later", AudioFormat.WAV, "3").kind == "new"
+
+
+def test_a_good_end_is_not_told_again_with_another_body_when_its_request_comes_again() -> None:
+    rows = Rows()
+    rows.begin(_admitted(rows, "first", AudioFormat.WAV, "0"))
+    _stored_as_wav(rows)  # told and confirmed; then a kill before the offset of the request is committed
+    again = _admitted(rows, "first", AudioFormat.WAV, "0")
+    assert again.kind == "repeat"
+    assert not list(again.outputs)

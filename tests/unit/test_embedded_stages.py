@@ -54,3 +54,7 @@ def test_weights_take_their_time_to_load(specs):
 
 def test_a_longer_drain_is_waited_for(specs):
     assert specs(VOXBUS_DRAIN_TIMEOUT_S="60")["synth"].stop_timeout_s > 60
+
+
+def test_a_restart_of_the_stack_does_not_read_whole_changelogs(specs):
+    assert specs()["dedup"].env["VOXBUS_DEDUP__STORE"] == "rocksdb"
