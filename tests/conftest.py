@@ -7,6 +7,7 @@ One set of servers for the whole run, from the backend that `VOXBUS_TEST_BACKEND
 import importlib
 import importlib.util
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
@@ -33,6 +34,9 @@ hypothesis.settings.load_profile("voxbus")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in the background deaf to Ctrl-C, and so would be every process that a test interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if _backend() not in _BACKENDS:
         raise pytest.UsageError(f"VOXBUS_TEST_BACKEND is {_backend()!r}; it must be one of {', '.join(_BACKENDS)}")
     # Log lines go where pytest collects them, and not to the standard output that some tests read.
