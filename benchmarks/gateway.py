@@ -3,9 +3,10 @@
     python benchmarks/gateway.py --quick
     python benchmarks/gateway.py --json figures.json
 
-The doors are measured with the servers of the embedded stack and one gateway (the pipeline is idle: it does not run);
-the streaming roads with a whole embedded stack and the espeak engine. Load comes from a process of its own on the
-same machine, so it takes its share of the cores; the load average at the start stands in the figures.
+Hits are measured at a gateway beside a whole embedded stack that idles; misses and limits at one over the servers
+alone, so that accepting is measured and not speaking; the streaming roads at the whole stack with the espeak engine.
+Load comes from a process of its own on the same machine, so it takes its share of the cores. Percentiles are over all
+answers, whatever they say. Exits 1 when a target is missed, but for `--quick`.
 """
 
 import argparse
@@ -45,10 +46,12 @@ _OPEN = {"RATE_PER_S": "100000", "RATE_BURST": "100000", "KEY_RATE_PER_S": "1000
 TARGETS = {
     "hits_per_s": (1_500, "at least"),
     "hit_p99_ms": (10, "at most"),
+    "hits_not_answered_as_such": (0, "at most"),
     "misses_per_s": (800, "at least"),
     "hit_first_byte_ms": (20, "at most"),
     "stream_first_packet_ms": (250, "at most"),
     "p99_at_twice_the_limit": (2, "at most"),
+    "refused_otherwise_than_429": (0, "at most"),
 }
 
 
@@ -136,17 +139,28 @@ async def warm(host: str, endpoints: Endpoints, namespace: str, prefix: str) -> 
             await redis.set(name, entry.model_dump_json())
 
 
-async def doors(endpoints: Endpoints, seconds: float) -> dict[str, Any]:
-    """The queue road."""
+async def hits(endpoints: Endpoints, seconds: float) -> dict[str, Any]:
+    """The queue road for what is stored, while the pipeline idles."""
     figures: dict[str, Any] = {}
     namespace = f"bench{uuid.uuid4().hex[:6]}:"
     with lone_gateway(endpoints, namespace, **_OPEN) as host:
         await warm(host, endpoints, namespace, "hello")
         load(host, texts=_TEXTS, seconds=1)
-        hits = load(host, texts=_TEXTS, seconds=seconds)["200"]
-        figures["hits_per_s"], figures["hits_closed_loop"] = round(hits["per_s"]), hits
-        steady = load(host, texts=_TEXTS, seconds=seconds, rate=300)["200"]
-        figures["hit_p99_ms"], figures["hits_at_300_per_s"] = steady["p99"], steady
+        await asyncio.sleep(2)  # what warming asked for is spoken by then
+        closed = load(host, texts=_TEXTS, seconds=seconds)
+        figures["hits_per_s"], figures["hits_closed_loop"] = round(closed["200"]["per_s"]), closed
+        steady = load(host, texts=_TEXTS, seconds=seconds, rate=300)
+        figures["hit_p99_ms"], figures["hits_at_300_per_s"] = steady["all"]["p99"], steady
+    figures["hits_not_answered_as_such"] = sum(each["all"]["count"] - each["200"]["count"] for each in (closed, steady))
+    return figures
+
+
+async def doors(endpoints: Endpoints, seconds: float) -> dict[str, Any]:
+    """The queue road for what is new, and at its limit."""
+    figures: dict[str, Any] = {}
+    namespace = f"bench{uuid.uuid4().hex[:6]}:"
+    with lone_gateway(endpoints, namespace, **_OPEN) as host:
+        load(host, seconds=1, prefix=f"warm {uuid.uuid4().hex}")
         misses = load(host, seconds=seconds, prefix=f"miss {uuid.uuid4().hex}")["202"]
         figures["misses_per_s"], figures["misses_closed_loop"] = round(misses["per_s"]), misses
     limits = {"RATE_PER_S": str(_LIMIT), "RATE_BURST": str(_LIMIT), "KEY_RATE_PER_S": "100000"}
@@ -154,23 +168,21 @@ async def doors(endpoints: Endpoints, seconds: float) -> dict[str, Any]:
     with lone_gateway(endpoints, namespace, **limits) as host:
         await warm(host, endpoints, namespace, "hello")
         await asyncio.sleep(2)
-        below = load(host, texts=_TEXTS, seconds=seconds, rate=_LIMIT * 0.9)
+        # Hits and misses by turns.
+        mixed = {"texts": _TEXTS, "seconds": seconds, "mixed": f"miss {uuid.uuid4().hex}"}
+        below = load(host, rate=_LIMIT * 0.9, **mixed)
         await asyncio.sleep(2)
-        above = load(host, texts=_TEXTS, seconds=seconds, rate=_LIMIT * 2)
+        above = load(host, rate=_LIMIT * 2, **mixed | {"mixed": f"miss {uuid.uuid4().hex}"})
     figures["twice_the_limit"] = {"below": below, "above": above}
-    figures["other_refusals"] = sum(
-        # A hit becomes a miss (202) when Redis does not answer in time; that is no refusal.
-        answer["count"]
-        for status, answer in above.items()
-        if status not in ("200", "202", "429")
-    )
-    figures["p99_at_twice_the_limit"] = round(above["200"]["p99"] / below["200"]["p99"], 2)
+    known = sum(above.get(status, {"count": 0})["count"] for status in ("200", "202", "429"))
+    figures["refused_otherwise_than_429"] = above["all"]["count"] - known
+    figures["p99_at_twice_the_limit"] = round(above["accepted"]["p99"] / below["accepted"]["p99"], 2)
     return figures
 
 
 async def streams(url: str, rounds: int) -> dict[str, Any]:
     """The streaming road, over the whole pipeline."""
-    first_bytes, first_packets = [], []
+    first_bytes, first_packets, from_connecting = [], [], []
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         body = {"input": "A greeting that was spoken before.", "voice": "female1", "response_format": "mp3"}
         wait = {"Prefer": "wait=30"}
@@ -183,6 +195,7 @@ async def streams(url: str, rounds: int) -> dict[str, Any]:
                     first_bytes.append((time.perf_counter() - began) * 1_000)
                     break
         for number in range(rounds):
+            connecting = time.perf_counter()
             async with connect(url.replace("http", "ws") + "/v1/stream") as socket:
                 began = time.perf_counter()
                 await socket.send(
@@ -191,6 +204,7 @@ async def streams(url: str, rounds: int) -> dict[str, Any]:
                 async for message in socket:
                     if isinstance(message, bytes):
                         first_packets.append((time.perf_counter() - began) * 1_000)
+                        from_connecting.append((time.perf_counter() - connecting) * 1_000)
                         break
             await asyncio.sleep(0.3)  # the rest of that take is made and stored meanwhile
     return {
@@ -198,19 +212,29 @@ async def streams(url: str, rounds: int) -> dict[str, Any]:
         "hit_first_byte_max_ms": round(max(first_bytes), 1),
         "stream_first_packet_ms": round(statistics.median(first_packets), 1),
         "stream_first_packet_max_ms": round(max(first_packets), 1),
+        "stream_first_packet_from_connecting_ms": round(statistics.median(from_connecting), 1),
     }
 
 
 async def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     """All figures."""
     figures: dict[str, Any] = {"machine": _machine(), "load_average_at_start": os.getloadavg()}
-    with stack(folder / "servers", "--servers-only") as endpoints:
-        figures |= await doors(endpoints, 4 if quick else 15)
-    figures["load_average_before_streams"] = os.getloadavg()
+    seconds = 4 if quick else 15
     with stack(folder / "whole", "--engine", "espeak", "--slots", "1") as endpoints:
         assert endpoints.gateway is not None
+        figures |= await hits(endpoints, seconds)
         figures |= await streams(endpoints.gateway, 10 if quick else 40)
+    with stack(folder / "servers", "--servers-only") as endpoints:
+        figures |= await doors(endpoints, seconds)
     return figures
+
+
+def met(figures: dict[str, Any]) -> dict[str, bool]:
+    """Which targets are met."""
+    return {
+        name: figures[name] >= target if kind == "at least" else figures[name] <= target
+        for name, (target, kind) in TARGETS.items()
+    }
 
 
 def _machine() -> dict[str, Any]:
@@ -220,14 +244,17 @@ def _machine() -> dict[str, Any]:
 def table(figures: dict[str, Any]) -> str:
     """What was wanted and what was measured, as Markdown."""
     lines = ["| figure | measured | target | |", "|---|---|---|---|"]
+    good = met(figures)
     for name, (target, kind) in TARGETS.items():
-        value = figures[name]
-        good = value >= target if kind == "at least" else value <= target
-        lines.append(f"| {name} | {value:,} | {kind} {target:,} | {'yes' if good else 'no'} |")
+        lines.append(f"| {name} | {figures[name]:,} | {kind} {target:,} | {'yes' if good[name] else 'no'} |")
     loads = ", ".join(f"{value:.1f}" for value in figures["load_average_at_start"])
     lines.append("")
-    lines.append(f"{figures['machine']['cores']} cores; load average at the start {loads}.")
-    lines.append(f"Refused at twice the limit with anything but 429: {figures['other_refusals']}.")
+    lines.append(f"{figures['machine']['cores']} cores; load average at the start {loads}. One run.")
+    lines.append(f"Streams are medians; at most {figures['hit_first_byte_max_ms']} ms to the first byte,")
+    lines.append(
+        f"{figures['stream_first_packet_max_ms']} ms to the first packet; with the connecting, the first packet comes"
+    )
+    lines.append(f"after {figures['stream_first_packet_from_connecting_ms']} ms in the median.")
     return "\n".join(lines)
 
 
@@ -244,8 +271,11 @@ def main() -> None:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     if not arguments.quick:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "gateway.json").write_text(json.dumps(figures, indent=2) + "\n")
-        (RESULTS / "gateway.md").write_text(table(figures) + "\n")
+        name = f"gateway-{utc_now().date().isoformat()}"
+        (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+        (RESULTS / f"{name}.md").write_text(table(figures) + "\n")
+        if not all(met(figures).values()):
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
         self._waiter: asyncio.Future[int] | None = None
+        self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -46,12 +47,15 @@ class Connection(asyncio.Protocol):
                 self._waiter.set_result(status)
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self.lost = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(0)
 
     async def ask(self, request: bytes) -> int:
         """The answer's status; 0 when the connection broke."""
         assert self._transport is not None
+        if self.lost:
+            return 0
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._waiter
@@ -65,9 +69,12 @@ async def connected(host: str, count: int) -> list[Connection]:
 
 
 def texts(arguments: argparse.Namespace, number: int) -> bytes:
-    """Bodies: always one of few texts, or each a new one."""
-    number = number % arguments.texts if arguments.texts else number
-    return json.dumps({"text": f"{arguments.prefix} {number}", "format": "mp3", **json.loads(arguments.extra)}).encode()
+    """Bodies: one of few texts, or a new one, or every second one new."""
+    fresh = not arguments.texts or (arguments.mixed and number % 2)
+    words = (
+        f"{arguments.mixed or arguments.prefix} {number}" if fresh else f"{arguments.prefix} {number % arguments.texts}"
+    )
+    return json.dumps({"text": words, "format": "mp3"}).encode()
 
 
 async def closed_loop(arguments: argparse.Namespace) -> list[tuple[int, float]]:
@@ -79,7 +86,7 @@ async def closed_loop(arguments: argparse.Namespace) -> list[tuple[int, float]]:
 
     async def asking(connection: Connection) -> None:
         nonlocal count
-        while time.perf_counter() < until:
+        while time.perf_counter() < until and not connection.lost:
             count += 1
             request = request_bytes(arguments.host, texts(arguments, count))
             began = time.perf_counter()
@@ -98,6 +105,8 @@ async def open_loop(arguments: argparse.Namespace) -> list[tuple[int, float]]:
 
     async def one(number: int, due: float) -> None:
         request = request_bytes(arguments.host, texts(arguments, number))
+        while free and free[-1].lost:
+            free.pop()
         connection = free.pop() if free else (await connected(arguments.host, 1))[0]
         status = await connection.ask(request)
         found.append((status, time.perf_counter() - due))
@@ -123,7 +132,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0, help="requests a second in open loop; 0: closed loop")
     parser.add_argument("--texts", type=int, default=0, help="so many different texts; 0: each is new")
     parser.add_argument("--prefix", default="hello")
-    parser.add_argument("--extra", default="{}", help="JSON added to each body")
+    parser.add_argument("--mixed", default="", help="with --texts: every second text is a new one that begins so")
     arguments = parser.parse_args()
     began = time.perf_counter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -136,10 +145,16 @@ def main() -> None:
         str(status): {"count": len(times), "per_s": len(times) / took, **_percentiles(sorted(times))}
         for status, times in by_status.items()
     }
+    kinds = {"all": set(by_status), "accepted": {status for status in by_status if 200 <= status < 300}}
+    for kind, statuses in kinds.items():
+        times = [each for status in statuses for each in by_status[status]]
+        report[kind] = {"count": len(times), "per_s": len(times) / took, **_percentiles(sorted(times))}
     json.dump({"seconds": took, "answers": report}, sys.stdout)
 
 
 def _percentiles(times: list[float]) -> dict[str, float]:
+    if not times:
+        return {}
     return {name: round(times[int((len(times) - 1) * q)], 2) for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
 
 

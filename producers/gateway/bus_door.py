@@ -18,6 +18,9 @@ _log = get_logger(__name__)
 _RECONNECT_S = 0.5
 _RETRY_AFTER_S = 2.0
 _CLOSE_S = 5.0
+# Each produce request costs the broker milliseconds on object storage. At 170 requests/s on 2 cores, 8 instead of 2 ms
+# halve the P99 of accepted requests, as fewer are sent; at low load they cost 6 ms.
+_LINGER_MS = 8
 _LEAST_SHARE = 1 / 3  # of the timeout, for a publish whose caller has waited for other things before
 
 
@@ -65,7 +68,8 @@ class BusDoor:
     async def keep_connected(self, settings: KafkaSettings) -> None:
         """Connect, again and again until it works. Until then callers are told at once that the bus is down."""
         # What could not be sent is given up soon after its caller was told so, not carried on for the usual 20 s.
-        settings = settings.model_copy(update={"request_timeout_ms": max(1_000, int(self._timeout_s * 2_000))})
+        timeout_ms, linger_ms = max(1_000, int(self._timeout_s * 2_000)), max(settings.linger_ms, _LINGER_MS)
+        settings = settings.model_copy(update={"request_timeout_ms": timeout_ms, "linger_ms": linger_ms})
         while True:
             try:
                 async with bus_producer(settings, client_id="voxbus-gateway") as producer:
