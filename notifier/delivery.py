@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from aiokafka import ConsumerRecord
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from notifier.named_endpoint import OWN_CALLBACK
 from notifier.signing import webhook_id
 from notifier.tiers import stay
+from schemas.base import RequestId
 from schemas.codec import Headers, Message, context_of
 from schemas.deliveries import DeliveryProgress
 
@@ -18,6 +19,7 @@ ENDPOINT = "endpoint"
 """Extension attribute of a record that goes to one receiver only: a named endpoint, or the request's own callback."""
 _ENDPOINT_HEADER = f"ce_{ENDPOINT}"
 _PROGRESS_HEADER = "ce_delivery"
+_REQUEST_ID: TypeAdapter[str] = TypeAdapter(RequestId)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Delivery:
         """Kind of the completion; "" when it does not say."""
         try:
             kind = json.loads(self.body)["type"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return ""
         return kind if isinstance(kind, str) else ""
 
@@ -105,7 +107,7 @@ def read_delivery(
         without_callback: give also what has no callback, since named endpoints may want it.
 
     Raises:
-        UnreadableDeliveryError: no key, no value, or the value is not UTF-8.
+        UnreadableDeliveryError: the key is no request id, there is no value, or it is not UTF-8.
     """
     headers = tuple((name, value) for name, value in record.headers or () if value is not None)
     context = context_of(headers)
@@ -117,11 +119,14 @@ def read_delivery(
     if not record.key or record.value is None:
         raise UnreadableDeliveryError("a completion without key or value")
     try:
-        request_id = record.key.decode()
+        request_id = _REQUEST_ID.validate_python(record.key.decode())
         # A signature covers text; bytes that are none cannot be signed, nor read by anyone.
         record.value.decode()
     except UnicodeDecodeError:
         raise UnreadableDeliveryError("a completion that is not UTF-8") from None
+    except ValidationError:
+        # Nothing could be said of its attempts: their event names the request.
+        raise UnreadableDeliveryError("the key of a completion is no request id") from None
     due_ms = record.timestamp + int(first_delay_s * 1000)
     fresh = DeliveryProgress(
         attempts=0,

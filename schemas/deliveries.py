@@ -24,13 +24,13 @@ class DeliveryProgress(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
-    attempts: int = Field(ge=0)
+    attempts: int = Field(ge=0, lt=2**31)
     """Made so far."""
-    due_ms: int
+    due_ms: int = Field(ge=0, lt=2**53)
     """When the next attempt is due, in milliseconds since 1970."""
-    release_ms: int
+    release_ms: int = Field(ge=0, lt=2**53)
     """When the record leaves the tier it waits in; before `due_ms` when the way takes several tiers."""
-    first_ms: int
+    first_ms: int = Field(ge=0, lt=2**53)
     """When the completion was published."""
     partition: int
     """Where the completion stands on `tts.completed`."""
