@@ -15,7 +15,7 @@ from synth_consumer.engines.admission import admit
 from synth_consumer.engines.chattts import front
 from synth_consumer.engines.chattts.assets import find_assets
 from synth_consumer.engines.chattts.loading import load_chat
-from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
+from synth_consumer.engines.chattts.memory import LANE_POSITIONS, MOST_LANES, Dimensions, lanes_that_fit
 from synth_consumer.engines.chattts.pressure import LaneCap, out_of_memory
 from synth_consumer.engines.chattts.script import Script, Sentence, in_words, script
 from synth_consumer.engines.protocol import (
@@ -67,7 +67,7 @@ class ChatttsEngine:
 
     def __init__(self, settings: ChatttsSettings, catalogue: Catalogue, lanes: int | None = None) -> None:
         self.revision = "not loaded"
-        self.lanes = lanes or settings.lanes
+        self.lanes = lanes or settings.lanes or MOST_LANES
         self._settings = settings
         self._catalogue = catalogue
         self._chat: Any = None
