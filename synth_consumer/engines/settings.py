@@ -45,6 +45,8 @@ class ChatttsSettings(Fragment):
     as many as the device's free memory holds, at most 64."""
     precision: Literal["exact", "bfloat16", "float16"] = "exact"
     """`exact` is float32, the package's own tokens. The others are faster on a GPU and say other things at times."""
+    allow_control_tokens: bool = False
+    """Obey [laugh], [uv_break], [v_break] and [lbreak] in texts. Else users' brackets are brackets."""
     early_sound: bool = True
     """Tell the first 0.16 s of a sentence after 14 tokens instead of 60; the end of it differs a little from exact."""
     max_sentence_s: float = Field(default=25.0, ge=3, le=30)

@@ -12,7 +12,7 @@ import numpy as np
 from infra.voices import Catalogue
 from schemas.codes import ErrorCode
 from synth_consumer.engines.admission import admit
-from synth_consumer.engines.chattts import front
+from synth_consumer.engines.chattts import front, voices
 from synth_consumer.engines.chattts.assets import find_assets
 from synth_consumer.engines.chattts.loading import load_chat
 from synth_consumer.engines.chattts.memory import LANE_POSITIONS, MOST_LANES, Dimensions, lanes_that_fit
@@ -87,20 +87,26 @@ class ChatttsEngine:
         self._chat = load_chat(assets, self._settings.device, self._settings.threads)
         self._decoder = self._make_decoder()
         self._cap, self._told_cap = LaneCap(self.lanes), self.lanes
-        self._speakers = {
-            name: _speaker(self._chat, voice.engine_params[self.name])
-            for name, voice in self._catalogue.voices.items()
-            if self.name in voice.engine_params
-        }
-        precision = "" if self._settings.precision == "exact" else f"-{self._settings.precision}"
-        self.revision = f"{version('chattts')}-{assets.digest}{precision}"
+        self._speakers = voices.speakers(self._chat, self._catalogue, self.name)
+        self.revision = "-".join([version("chattts"), assets.digest, *self._traits()])
+
+    def _traits(self) -> list[str]:
+        """What else than the weights changes the sound of a task."""
+        traits = [voices.digest(self._chat, self._speakers)]
+        if self._settings.allow_control_tokens:
+            traits.append("controls")
+        if self._settings.precision != "exact":
+            traits.append(self._settings.precision)
+        return traits
 
     def warm_up(self) -> None:
         """Record the steps, speak a word: what comes first pays for the number grammar and the compiled normaliser."""
         if self._decoder is not None and not self._held:
             self._decoder.prepare()
         voice = next(iter(self._speakers))
-        for language, dialect, text in (("zh", "mandarin", "1。"), ("en", "english", "1.")):
+        # The package compiles another function for texts with controls.
+        control = "[uv_break]" if self._settings.allow_control_tokens else ""
+        for language, dialect, text in (("zh", "mandarin", f"1{control}。"), ("en", "english", "1.")):
             self.join(SpeechTask("warm-up", text, language, dialect, voice, seed=1))
             while self._held:
                 self.step()
@@ -283,8 +289,8 @@ class ChatttsEngine:
         return lanes
 
     def _script(self, task: SpeechTask) -> Script:
-        bound = self._settings.max_sentence_s
-        return script(task.text, task.dialect, speed=task.speed, max_seconds=bound, controls=False)
+        bound, controls = self._settings.max_sentence_s, self._settings.allow_control_tokens
+        return script(task.text, task.dialect, speed=task.speed, max_seconds=bound, controls=controls)
 
     def _spell_next(self) -> list[EngineEvent]:
         """Put one raw sentence into words, so that a step is short whatever joined: of the lane that waits longest."""
@@ -313,19 +319,6 @@ class ChatttsEngine:
 def make(settings: EnginesSettings, catalogue: Catalogue, lanes: int | None) -> SpeechEngine:
     """The engine, for the registry."""
     return ChatttsEngine(settings.chattts, catalogue, lanes)
-
-
-def _speaker(chat: Any, params: dict[str, Any]) -> str:
-    """The voice's embedding, as the package encodes it: written out in the catalogue, or drawn from its seed."""
-    if written := params.get("speaker"):
-        return str(written)
-    torch = importlib.import_module("torch")
-    speaker = chat.speaker
-    # Drawn on the CPU, so that a voice is the same on every device.
-    generator = torch.Generator().manual_seed(int(params["speaker_seed"]))
-    drawn = torch.randn(speaker.dim, generator=generator, dtype=torch.float32)
-    embedding: str = speaker._encode(drawn * speaker.std.float().cpu() + speaker.mean.float().cpu())
-    return embedding
 
 
 def _blocks(take_id: str, pcm: Pcm, before: float, after: float) -> list[EngineEvent]:
