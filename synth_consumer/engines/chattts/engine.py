@@ -35,7 +35,9 @@ from synth_consumer.engines.settings import ChatttsSettings, EnginesSettings
 
 if TYPE_CHECKING:
     from synth_consumer.engines.chattts.decode import Decoder
+    from synth_consumer.engines.chattts.refining import Refinement
     from synth_consumer.engines.chattts.speaking import SentenceRun, Spoken
+    from synth_consumer.engines.chattts.weights import Vocabulary
 
 _SAMPLE_RATE = 24_000
 # Of a device's free memory; the rest is for the vocoder's pieces and for fragmentation.
@@ -52,7 +54,7 @@ class _Lane:
     sentences: deque[Sentence]
     total_s: float
     progress: float = 0.0
-    run: "SentenceRun | None" = None
+    run: "SentenceRun | Refinement | None" = None
     tries: int = 0
     truncated: bool = False
     held_back: bool = False  # until memory suffices
@@ -73,6 +75,7 @@ class ChatttsEngine:
         self._chat: Any = None
         self._speakers: dict[str, str] = {}
         self._decoder: Decoder | None = None
+        self._words: Vocabulary | None = None  # of the refinement, when the first take asks for it
         self._held: list[_Lane] = []  # oldest first
         self._cap = LaneCap(self.lanes)
         self._told_cap = self.lanes
@@ -187,7 +190,7 @@ class ChatttsEngine:
         """Let go of the lanes and the weights."""
         for lane in list(self._held):
             self._let_go(lane)
-        self._decoder = self._chat = None
+        self._decoder = self._words = self._chat = None
 
     def _guarded(self, lane: _Lane, work: Callable[[_Lane], list[EngineEvent]]) -> list[EngineEvent]:
         """Do the work; what goes wrong with this lane ends this lane's try only."""
@@ -205,13 +208,14 @@ class ChatttsEngine:
     def _begin(self, lane: _Lane) -> list[EngineEvent]:
         speaking = importlib.import_module("synth_consumer.engines.chattts.speaking")
         sentence, task = lane.sentences[0], lane.task
-        text = sentence.text
-        if task.oral or task.laugh or task.break_:
-            text = speaking.refined(self._chat, text, task)
+        if (task.oral or task.laugh or task.break_) and not sentence.styled:
+            refining = importlib.import_module("synth_consumer.engines.chattts.refining")
+            lane.run = refining.refine(self._chat, self._decoder, self._text_vocabulary(), sentence, task)
+            return []
         lane.run = speaking.begin(
             self._chat,
             self._decoder,
-            text,
+            sentence.text,
             task,
             self._speakers[task.voice],
             sentence.seconds,
@@ -224,6 +228,10 @@ class ChatttsEngine:
         assert lane.run is not None
         spoken = lane.run.advance()
         lane.due = False
+        if isinstance(spoken, Sentence):
+            # Kept for every further try.
+            lane.sentences[0], lane.run = spoken, None
+            return []
         return self._told(lane, spoken) if spoken is not None else []
 
     def _told(self, lane: _Lane, spoken: "Spoken") -> list[EngineEvent]:
@@ -265,6 +273,14 @@ class ChatttsEngine:
         if lane.run is not None:
             lane.run.close()
         self._held.remove(lane)
+
+    def _text_vocabulary(self) -> "Vocabulary":
+        if self._words is None:
+            torch = importlib.import_module("torch")
+            weights = importlib.import_module("synth_consumer.engines.chattts.weights")
+            words: Vocabulary = weights.text_vocabulary(self._chat, getattr(torch, _DTYPES[self._settings.precision]))
+            self._words = words
+        return self._words
 
     def _make_decoder(self) -> "Decoder":
         torch = importlib.import_module("torch")
