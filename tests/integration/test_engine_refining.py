@@ -59,19 +59,24 @@ def test_words_are_the_packages_beside_other_lanes(engine: ChatttsEngine) -> Non
     assert sum(map(len, said)) > 30
 
 
-def test_a_step_is_a_token_while_a_sentence_is_rewritten(assets: Path) -> None:
+def test_a_step_is_a_token_of_every_lane_while_a_sentence_is_rewritten(assets: Path) -> None:
     engine = loaded(assets, 2)
-    engine.join(task("plain", ZH))
-    while engine._held[0].run is None:
+    for one in (task("plain", ZH), replace(STYLED[0], text="你好。", seed=0)):
+        engine.join(one)
+    while not all(lane.run is not None and lane.run.run.tokens for lane in engine._held):
         engine.step()
-    engine.join(STYLED[0])
-    plain = engine._held[0].run.run
-    for _ in range(20):
-        before = len(plain.tokens)
+    plain, rewriting = (lane.run.run for lane in engine._held if lane.run is not None)
+    steps = 0
+    while True:
+        before = len(plain.tokens), len(rewriting.tokens)
         engine.step()
-        if plain.end is not None:
+        if plain.end is not None or rewriting.end is not None:
             break
-        assert len(plain.tokens) - before <= 1
+        assert (len(plain.tokens), len(rewriting.tokens)) == (before[0] + 1, before[1] + 1)
+        steps += 1
+
+    assert rewriting.vocabulary is engine._words
+    assert steps >= 5
 
 
 def test_styled_takes_sound_the_same_whatever_the_lanes(assets: Path, engine: ChatttsEngine) -> None:
