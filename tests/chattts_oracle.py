@@ -51,3 +51,15 @@ def ours(chat: Any, decoder: Any, lines: Sequence[Line], speaker: str) -> list[A
             runs.append(decoder.join(speech_prompt(chat, line.text, speaker, "[speed_5]"), sampling, line.most))
         decoder.step()
     return runs
+
+
+def refined_by_the_package(chat: Any, text: str, controls: str, seed: int) -> list[int]:
+    """Tokens of the package's own text refinement; nothing where it ends at once."""
+    params = chat.RefineTextParams(prompt=controls, manual_seed=seed, ensure_non_empty=False, show_tqdm=False)
+    try:
+        outcome = chat._refine_text([text], chat.device, params)
+    except StopIteration:
+        # The package calls next() on a generator that ended at once.
+        return []
+    tokens: list[int] = outcome.ids[0].tolist()
+    return tokens

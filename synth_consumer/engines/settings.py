@@ -40,10 +40,13 @@ class ChatttsSettings(Fragment):
     """`cpu`, `cuda`, `cuda:1`, …; auto takes the first GPU where there is one."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one slot. Absent: torch's own choice, one per core, which is too many beside other slots."""
-    lanes: int = Field(default=8, ge=1, le=64)
-    """Takes decoded at once, a token each per step. More lanes make more audio a second, and each take slower."""
+    lanes: int | None = Field(default=None, ge=1, le=64)
+    """Takes decoded at once, a token each per step. More lanes make more audio a second, and each take slower. Absent:
+    as many as the device's free memory holds, at most 64."""
     precision: Literal["exact", "bfloat16", "float16"] = "exact"
     """`exact` is float32, the package's own tokens. The others are faster on a GPU and say other things at times."""
+    allow_control_tokens: bool = False
+    """Obey [laugh], [uv_break], [v_break] and [lbreak] in texts. Else users' brackets are brackets."""
     early_sound: bool = True
     """Tell the first 0.16 s of a sentence after 14 tokens instead of 60; the end of it differs a little from exact."""
     max_sentence_s: float = Field(default=25.0, ge=3, le=30)

@@ -43,6 +43,12 @@ async def _run(settings: WorkerSettings) -> None:
 
 async def _show_plan(settings: WorkerSettings) -> None:
     plan = await current_plan(settings.synth)
+    for device in plan.devices:
+        needs = device.needs
+        click.echo(
+            f"{device.name}: {device.free_mb} MB free; weights {needs.weights_mb} MB and {needs.process_mb} MB beside "
+            f"them a slot, {needs.lane_mb} MB a lane; {device.slots} slots of {device.lanes} lanes"
+        )
     for slot in plan.slots:
         lanes = "the engine's own" if slot.lanes is None else slot.lanes
         click.echo(f"slot {slot.index}: {settings.synth.engine} on {slot.device}, lanes: {lanes}")

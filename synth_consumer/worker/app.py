@@ -163,7 +163,7 @@ class _Worker:
         ready = sum(reason is None for reason in reasons.values())
         metrics.SLOTS.labels("ready").set(ready)
         metrics.SLOTS.labels("waiting").set(len(reasons) - ready)
-        metrics.LANES.set(sum(keeper.ready.lanes for keeper in self._keepers if keeper.up.is_set()))
+        metrics.LANES.set(sum(keeper.gate.lanes for keeper in self._keepers))
 
 
 async def _all_end(slots: Iterable["asyncio.Task[None]"], *, unless: Iterable["asyncio.Task[None]"]) -> None:

@@ -1,12 +1,13 @@
-"""Which devices this machine has: CUDA devices by nvidia-smi's word, and its cores."""
+"""Which devices this machine has: CUDA devices by nvidia-smi's word, its cores, its free memory."""
 
 import asyncio
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 # nvidia-smi takes up to some seconds on a machine with many devices whose driver sleeps.
 _TIMEOUT_S = 20.0
-_QUERY = ("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
+_QUERY = ("--query-gpu=index,uuid,name,memory.free", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Gpu:
     index: int
     uuid: str
     name: str
-    memory_mb: int
+    free_mb: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,14 @@ class Inventory:
 
     cores: int
     gpus: tuple[Gpu, ...] = ()
+    free_mb: int | None = None  # main memory that programs can still take; None: not told here
 
 
 def parse_gpus(listing: str, visible: str | None) -> tuple[Gpu, ...]:
     """Read nvidia-smi's CSV; lines it cannot read are left out.
 
     Args:
-        listing: lines of `index, uuid, name, memory in MiB`.
+        listing: lines of `index, uuid, name, free memory in MiB`.
         visible: `CUDA_VISIBLE_DEVICES` of this process; None when it is not set.
     """
     gpus = []
@@ -49,22 +51,42 @@ def parse_gpus(listing: str, visible: str | None) -> tuple[Gpu, ...]:
     )
 
 
+def available_mb(meminfo: str) -> int | None:
+    """`MemAvailable` of /proc/meminfo's text, in MiB: free, and what caches would give back."""
+    for line in meminfo.splitlines():
+        name, _, value = line.partition(":")
+        amount = value.split()
+        if name == "MemAvailable" and amount and amount[0].isdigit():
+            return int(amount[0]) // 1024
+    return None
+
+
 async def take_inventory() -> Inventory:
     """Look at this machine; one without nvidia-smi has no CUDA device we know of."""
-    cores = len(os.sched_getaffinity(0))
+    gpus = parse_gpus(await _listing(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return Inventory(len(os.sched_getaffinity(0)), gpus, available_mb(_meminfo()))
+
+
+def _meminfo() -> str:
+    try:
+        return Path("/proc/meminfo").read_text(encoding="ascii", errors="replace")
+    except OSError:  # not Linux
+        return ""
+
+
+async def _listing() -> str:
+    """What nvidia-smi says; nothing where it is not there, fails or hangs."""
     try:
         process = await asyncio.create_subprocess_exec(
             "nvidia-smi", *_QUERY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
     except OSError:
-        return Inventory(cores)
+        return ""
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             listing, _ = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
-        return Inventory(cores)
-    if process.returncode:
-        return Inventory(cores)
-    return Inventory(cores, parse_gpus(listing.decode(errors="replace"), os.environ.get("CUDA_VISIBLE_DEVICES")))
+        return ""
+    return "" if process.returncode else listing.decode(errors="replace")

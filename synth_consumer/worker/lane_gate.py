@@ -24,6 +24,11 @@ class LaneGate:
         """Takes inside."""
         return self._busy
 
+    @property
+    def lanes(self) -> int:
+        """As many as the engine has now; 0 while there is none."""
+        return self._lanes
+
     def open(self, lanes: int) -> None:
         """An engine with this many lanes is there, or it has so many from now on; those inside stay."""
         self._lanes = lanes

@@ -12,7 +12,7 @@ class SynthSettings(EnginesSettings):
     slots: int | None = Field(default=None, ge=1, le=256)
     """Consumers, each with its own engine process. Absent: as `voxbus synth --plan` shows."""
     lanes: int | None = Field(default=None, ge=1, le=256)
-    """Takes one engine holds at once. Absent: the engine's own setting, or what the device's memory holds."""
+    """Takes one engine holds at once. Absent: the engine's own setting, or as many as the device's memory holds."""
     bulk_every: int = Field(default=4, ge=2, le=1_000)
     """While interactive jobs wait, every so manieth job is a bulk one all the same."""
     interactive_lanes: int | None = Field(default=None, ge=0, le=255)

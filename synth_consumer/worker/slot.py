@@ -143,7 +143,7 @@ class Slot:
 
     async def _pull(self, work: WorkConsumer) -> None:
         """Take jobs while lanes are free; return when the engine has been away for too long."""
-        turns = self._turns()
+        turns = Turns(self._keeper.gate.lanes, run=self._settings.bulk_every - 1)
         while self._keeper.down_s < self._settings.leave_after_s:
             if self._defect is not None:
                 raise self._defect
@@ -160,16 +160,9 @@ class Slot:
                     async with asyncio.timeout(_POLL_S):
                         await self._lane_freed.wait()
 
-    def _turns(self) -> Turns:
-        lanes = self._keeper.ready.lanes
-        reserved = self._settings.interactive_lanes
-        return Turns(
-            lanes,
-            run=self._settings.bulk_every - 1,
-            reserved=min(lanes - 1, lanes // 4 if reserved is None else reserved),
-        )
-
     def _open_queues(self, turns: Turns) -> tuple[Priority, ...]:
+        # Each time anew: an engine short of memory takes lanes away, and its successor may have others.
+        turns.resize(self._keeper.gate.lanes, self._settings.interactive_lanes)
         if not self._keeper.up.is_set() or len(self._jobs) >= 2 * turns.lanes + _SETTLING:
             return ()
         ahead = [running for running in self._jobs if running.in_engine]

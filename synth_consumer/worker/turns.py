@@ -17,6 +17,16 @@ class Turns:
     reserved: int = 0  # lanes that bulk never takes
     _since_bulk: int = field(default=0, init=False)
 
+    def resize(self, lanes: int, reserved: int | None) -> None:
+        """The engine has so many lanes from now on.
+
+        Args:
+            lanes: 0 while there is no engine.
+            reserved: by hand; None: a quarter. One lane always remains for bulk.
+        """
+        self.lanes = lanes
+        self.reserved = max(0, min(lanes - 1, lanes // 4 if reserved is None else reserved))
+
     def order(self, *, busy: int, busy_bulk: int) -> tuple[Priority, ...]:
         """Which queues to ask for the next job, in this order; empty when no lane is free.
 

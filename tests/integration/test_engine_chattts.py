@@ -1,5 +1,6 @@
 """The real ChatTTS package on small random weights: its traps, and how the engine steps around them."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.voices import load_catalogue
+from infra.voices import Catalogue, Voice, load_catalogue
 from synth_consumer.engines.chattts.engine import ChatttsEngine
 from synth_consumer.engines.chattts.front import FrontEnd, front_end
 from synth_consumer.engines.chattts.script import Sentence, in_words
@@ -19,9 +20,18 @@ from tests.engine_driver import EN, ZH, drive, speak, task
 pytestmark = pytest.mark.chattts
 
 
-def loaded(folder: Path, **settings: object) -> ChatttsEngine:
+# Of the embeddings' bytes, on small weights.
+GOLDEN = {
+    "female1": "f8095ebd163ba3bb",
+    "female2": "de819a9f24fa53b0",
+    "male1": "d4f11082151cceb0",
+    "male2": "ef16d1de0c3ce479",
+}
+
+
+def loaded(folder: Path, catalogue: Catalogue | None = None, **settings: object) -> ChatttsEngine:
     chosen = ChatttsSettings.model_validate({"assets": str(folder), "device": "cpu", "threads": 1, **settings})
-    engine = ChatttsEngine(chosen, load_catalogue(), lanes=2)
+    engine = ChatttsEngine(chosen, catalogue or load_catalogue(), lanes=2)
     engine.load()
     return engine
 
@@ -104,6 +114,55 @@ def test_a_voice_is_the_same_in_every_load(assets: Path, engine: ChatttsEngine) 
     assert len(set(engine._speakers.values())) == 4
 
 
+def test_a_voice_is_what_it_was_in_every_version_of_torch_and_numpy(engine: ChatttsEngine) -> None:
+    embeddings = {
+        name: hashlib.sha256(engine._chat.speaker._decode(encoded).tobytes()).hexdigest()[:16]
+        for name, encoded in engine._speakers.items()
+    }
+    assert embeddings == GOLDEN
+
+
+def test_voices_are_drawn_as_the_package_draws_them() -> None:
+    from synth_consumer.engines.chattts.voices import normal
+
+    drawn = normal(2222, 100_000)
+    assert abs(drawn.mean()) < 0.01
+    assert abs(drawn.std() - 1) < 0.01
+    assert np.array_equal(normal(2222, 10), normal(2222, 10))
+    assert not np.allclose(drawn[:10], normal(2223, 10))
+
+
+def with_voice(**table: object) -> Catalogue:
+    built_in = load_catalogue()
+    return built_in.model_copy(update={"voices": {**built_in.voices, "odd": Voice(engine_params={"chattts": table})}})
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({}, "does not tell"),
+        ({"speaker_seed": "x"}, "does not tell"),
+        ({"speaker_seed": -1}, "does not tell"),
+        ({"speaker": "junk"}, "not readable"),
+        ({"speaker": 5}, "not readable"),
+    ],
+)
+def test_a_voice_without_a_speaker_is_told_by_name(assets: Path, table: dict[str, object], said: str) -> None:
+    with pytest.raises(EngineUnavailableError, match=f"voice odd .*{said}") as caught:
+        loaded(assets, with_voice(**table))
+    assert "speaker_seed = " in str(caught.value)
+
+
+def test_a_speaker_written_out_is_taken_and_voices_are_part_of_the_revision(
+    assets: Path, engine: ChatttsEngine
+) -> None:
+    written = loaded(assets, with_voice(speaker=engine._speakers["male1"]))
+    other = loaded(assets, with_voice(speaker_seed=5))
+
+    assert written._speakers["odd"] == engine._speakers["male1"]
+    assert len({written.revision, other.revision, engine.revision}) == 3
+
+
 def test_the_seed_is_heard(engine: ChatttsEngine) -> None:
     assert len({speak(engine, task("t", EN, seed=seed)).pcm.tobytes() for seed in range(3)}) > 1
 
@@ -125,6 +184,18 @@ def test_digits_and_percent_are_spoken(engine: ChatttsEngine) -> None:
 
 def test_control_tokens_of_a_user_never_reach_the_model(engine: ChatttsEngine) -> None:
     assert not any("[" in sentence.text for sentence in said(engine, "好[laugh][uv_break][spk_emb][Ebreak]的"))
+
+
+# The package's own compiled function for texts with brackets takes a list, of which numba warns.
+@pytest.mark.filterwarnings("ignore:(?s).*reflected list.*function '_combine_tags'")
+def test_control_tokens_are_obeyed_where_the_operator_allows_them(assets: Path, engine: ChatttsEngine) -> None:
+    allowing = loaded(assets, allow_control_tokens=True)
+    (sentence,) = said(allowing, "好[laugh]的[uv_break]你[spk_emb]好[Ebreak]")
+
+    assert "好[laugh]的[uv_break]你" in sentence.text
+    assert sentence.text.count("[") == 2
+    assert speak(allowing, task("t", "好[laugh]的")).ends == [TakeFinished("t")]
+    assert allowing.revision == f"{engine.revision}-controls"
 
 
 @pytest.mark.parametrize("speed", [0, 5, 9])

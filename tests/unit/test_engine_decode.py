@@ -97,6 +97,29 @@ def test_a_prompt_in_stretches_says_the_same(chat: Any, make: Callable[..., Any]
     assert ours(chat, parts, [long], speaker)[0].tokens == ours(chat, whole, [long], speaker)[0].tokens
 
 
+def test_a_running_lane_gains_a_token_in_every_step_while_a_long_prompt_is_read(
+    chat: Any, make: Callable[..., Any], speaker: str
+) -> None:
+    from synth_consumer.engines.chattts.prompts import speech_prompt
+    from synth_consumer.engines.chattts.sampling import Sampling
+
+    decoder = make(2, prompt_stretch=16)
+    running = decoder.join(speech_prompt(chat, "好", speaker, ""), Sampling(1, min_tokens=100), 100)
+    decoder.step()
+    long = decoder.join(speech_prompt(chat, LINES[4].text * 3, speaker, ""), Sampling(2, min_tokens=5), 5)
+    read, said = [], []
+    while not long.tokens:
+        before = len(running.tokens), long.read
+        assert running in decoder.step()
+        said.append(len(running.tokens) - before[0])
+        read.append(long.read - before[1])
+
+    assert len(read) >= 8, "the prompt is long enough to tell"
+    assert set(said) == {1}
+    assert set(read[:-1]) == {16}
+    assert read[-1] <= 16
+
+
 def test_a_request_that_leaves_frees_its_lane_at_once(chat: Any, make: Callable[..., Any], speaker: str) -> None:
     from synth_consumer.engines.chattts.prompts import speech_prompt
     from synth_consumer.engines.chattts.sampling import Sampling

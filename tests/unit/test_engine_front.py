@@ -1,5 +1,6 @@
 """What ChatTTS is given to read: no digits, no signs, no commands, and nothing that was said is lost."""
 
+import time
 import unicodedata
 
 import pytest
@@ -220,3 +221,28 @@ def test_allowed_control_tokens_outlive_the_spelling_and_others_do_not() -> None
     hidden = hide_controls("好5[laugh]天[spk_emb][uv_break]好\ue000", allowed=True)
 
     assert show_controls(spelled(hidden, FRONTS["mandarin"])) == "好五[laugh]天(spk emb)[uv_break]好"
+
+
+def _prepare_s(dialect: str, text: str) -> float:
+    """CPU time of this thread, the least of some, so that a busy machine does not count."""
+
+    def once() -> float:
+        start = time.thread_time()
+        FRONTS[dialect].prepare(text)
+        return time.thread_time() - start
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize("dialect", sorted(FRONTS))
+@pytest.mark.parametrize("run", ["1", "1,", "1.", "1,,", "1 ", "1-", "€1", "(1", "+1", "a.", "…", "'9", "¢"])
+def test_a_whole_text_is_prepared_in_time_linear_in_its_length(dialect: str, run: str) -> None:
+    short, long = (_prepare_s(dialect, (run * n)[:n]) for n in (2_000, 8_000))
+
+    # Four times the text; a quadratic rule takes sixteen times as long.
+    assert long < 9 * max(short, 0.002)
+
+
+@pytest.mark.parametrize(("dialect", "word"), [("english", "cents"), ("mandarin", "美分")])
+def test_a_number_too_long_to_be_one_keeps_its_unit(dialect: str, word: str) -> None:
+    assert FRONTS[dialect].prepare("7" * 100 + "¢").replace(" ", "") == "7" * 100 + word

@@ -103,6 +103,31 @@ def test_the_work_is_that_of_each_piece_alone(chat: Any) -> None:
     assert vocoder._spectrum.shape[-1] <= 8
 
 
+@pytest.mark.parametrize("tokens", [40, 60, 130, 131, 132])
+def test_early_sound_stays_near_the_whole_and_makes_no_step(chat: Any, tokens: int) -> None:
+    """The numbers of decision 9. Random weights as deep as the published: reach is the same, loudness is not."""
+    from synth_consumer.engines.chattts.vocoding import EarlySound, Vocoder
+
+    states, early = hiddens(tokens), EarlySound(chat)
+    joined = np.concatenate([*early.first(states[: early.tokens]), early.rest(Vocoder(chat).feed(states, True))])
+    expected, heard = whole(chat, states), 8 * 512
+    assert joined.shape == expected.shape
+    wrong, right = joined[:heard] - expected[:heard], expected[:heard]
+
+    assert _loudness(wrong) < 0.015 * _loudness(right)
+    assert np.abs(wrong).max() < 0.03 * np.abs(expected).max()
+    # Worst where the look-ahead ends, and almost nothing where it is longest.
+    assert _loudness(wrong[:512]) < 0.001 * _loudness(right)
+    # From sample to sample no further than the whole itself goes there, but for a hundredth.
+    fade = slice(heard - 257, heard + 2)
+    steps, steps_of_whole = np.abs(np.diff(joined[fade])), np.abs(np.diff(expected[fade]))
+    assert steps.max() < 1.02 * steps_of_whole.max()
+
+
+def _loudness(pcm: np.ndarray[Any, Any]) -> float:
+    return float(np.sqrt(np.mean(pcm.astype(np.float64) ** 2)))
+
+
 def test_early_sound_joins_the_exact_sound(chat: Any) -> None:
     from synth_consumer.engines.chattts.vocoding import EarlySound
 

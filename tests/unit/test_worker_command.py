@@ -1,10 +1,13 @@
 """What `voxbus synth` shows without any server."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from infra.settings import SettingsError
 from synth_consumer.worker.__main__ import synth
+from tests.unit.test_worker_plan import fake_nvidia_smi
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +27,17 @@ def test_the_plan_is_shown() -> None:
         "slot 1: tone on cpu, lanes: 3",
         "because: VOXBUS_SYNTH__SLOTS=2",
     ]
+
+
+def test_the_plan_tells_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, monkeypatch, 'echo "0, GPU-x, NVIDIA T4, 14000"')
+    result = CliRunner().invoke(synth, ["--plan"], env={"VOXBUS_SYNTH__ENGINE": "chattts"})
+    assert result.exit_code == 0
+    measured, slot, because = result.output.splitlines()
+    assert measured.startswith("cuda:0 NVIDIA T4: 14000 MB free; weights ")
+    assert measured.endswith(" MB a lane; 1 slots of 29 lanes")
+    assert slot == "slot 0: chattts on cuda:0 NVIDIA T4, lanes: 29"
+    assert because == "because: cuda:0 NVIDIA T4 (14000 MB free) holds 1 slots of 29 lanes"
 
 
 def test_a_wrong_setting_is_named() -> None:

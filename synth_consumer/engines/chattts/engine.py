@@ -12,10 +12,10 @@ import numpy as np
 from infra.voices import Catalogue
 from schemas.codes import ErrorCode
 from synth_consumer.engines.admission import admit
-from synth_consumer.engines.chattts import front
+from synth_consumer.engines.chattts import front, voices
 from synth_consumer.engines.chattts.assets import find_assets
 from synth_consumer.engines.chattts.loading import load_chat
-from synth_consumer.engines.chattts.memory import LANE_POSITIONS, Dimensions, lanes_that_fit
+from synth_consumer.engines.chattts.memory import LANE_POSITIONS, MOST_LANES, Dimensions, lanes_that_fit
 from synth_consumer.engines.chattts.pressure import LaneCap, out_of_memory
 from synth_consumer.engines.chattts.script import Script, Sentence, in_words, script
 from synth_consumer.engines.protocol import (
@@ -35,7 +35,9 @@ from synth_consumer.engines.settings import ChatttsSettings, EnginesSettings
 
 if TYPE_CHECKING:
     from synth_consumer.engines.chattts.decode import Decoder
+    from synth_consumer.engines.chattts.refining import Refinement
     from synth_consumer.engines.chattts.speaking import SentenceRun, Spoken
+    from synth_consumer.engines.chattts.weights import Vocabulary
 
 _SAMPLE_RATE = 24_000
 # Of a device's free memory; the rest is for the vocoder's pieces and for fragmentation.
@@ -52,7 +54,7 @@ class _Lane:
     sentences: deque[Sentence]
     total_s: float
     progress: float = 0.0
-    run: "SentenceRun | None" = None
+    run: "SentenceRun | Refinement | None" = None
     tries: int = 0
     truncated: bool = False
     held_back: bool = False  # until memory suffices
@@ -67,12 +69,13 @@ class ChatttsEngine:
 
     def __init__(self, settings: ChatttsSettings, catalogue: Catalogue, lanes: int | None = None) -> None:
         self.revision = "not loaded"
-        self.lanes = lanes or settings.lanes
+        self.lanes = lanes or settings.lanes or MOST_LANES
         self._settings = settings
         self._catalogue = catalogue
         self._chat: Any = None
         self._speakers: dict[str, str] = {}
         self._decoder: Decoder | None = None
+        self._words: Vocabulary | None = None  # of the refinement, when the first take asks for it
         self._held: list[_Lane] = []  # oldest first
         self._cap = LaneCap(self.lanes)
         self._told_cap = self.lanes
@@ -87,20 +90,26 @@ class ChatttsEngine:
         self._chat = load_chat(assets, self._settings.device, self._settings.threads)
         self._decoder = self._make_decoder()
         self._cap, self._told_cap = LaneCap(self.lanes), self.lanes
-        self._speakers = {
-            name: _speaker(self._chat, voice.engine_params[self.name])
-            for name, voice in self._catalogue.voices.items()
-            if self.name in voice.engine_params
-        }
-        precision = "" if self._settings.precision == "exact" else f"-{self._settings.precision}"
-        self.revision = f"{version('chattts')}-{assets.digest}{precision}"
+        self._speakers = voices.speakers(self._chat, self._catalogue, self.name)
+        self.revision = "-".join([version("chattts"), assets.digest, *self._traits()])
+
+    def _traits(self) -> list[str]:
+        """What else than the weights changes the sound of a task."""
+        traits = [voices.digest(self._chat, self._speakers)]
+        if self._settings.allow_control_tokens:
+            traits.append("controls")
+        if self._settings.precision != "exact":
+            traits.append(self._settings.precision)
+        return traits
 
     def warm_up(self) -> None:
         """Record the steps, speak a word: what comes first pays for the number grammar and the compiled normaliser."""
         if self._decoder is not None and not self._held:
             self._decoder.prepare()
         voice = next(iter(self._speakers))
-        for language, dialect, text in (("zh", "mandarin", "1。"), ("en", "english", "1.")):
+        # The package compiles another function for texts with controls.
+        control = "[uv_break]" if self._settings.allow_control_tokens else ""
+        for language, dialect, text in (("zh", "mandarin", f"1{control}。"), ("en", "english", "1.")):
             self.join(SpeechTask("warm-up", text, language, dialect, voice, seed=1))
             while self._held:
                 self.step()
@@ -181,7 +190,7 @@ class ChatttsEngine:
         """Let go of the lanes and the weights."""
         for lane in list(self._held):
             self._let_go(lane)
-        self._decoder = self._chat = None
+        self._decoder = self._words = self._chat = None
 
     def _guarded(self, lane: _Lane, work: Callable[[_Lane], list[EngineEvent]]) -> list[EngineEvent]:
         """Do the work; what goes wrong with this lane ends this lane's try only."""
@@ -199,13 +208,14 @@ class ChatttsEngine:
     def _begin(self, lane: _Lane) -> list[EngineEvent]:
         speaking = importlib.import_module("synth_consumer.engines.chattts.speaking")
         sentence, task = lane.sentences[0], lane.task
-        text = sentence.text
-        if task.oral or task.laugh or task.break_:
-            text = speaking.refined(self._chat, text, task)
+        if (task.oral or task.laugh or task.break_) and not sentence.styled:
+            refining = importlib.import_module("synth_consumer.engines.chattts.refining")
+            lane.run = refining.refine(self._chat, self._decoder, self._text_vocabulary(), sentence, task)
+            return []
         lane.run = speaking.begin(
             self._chat,
             self._decoder,
-            text,
+            sentence.text,
             task,
             self._speakers[task.voice],
             sentence.seconds,
@@ -218,6 +228,10 @@ class ChatttsEngine:
         assert lane.run is not None
         spoken = lane.run.advance()
         lane.due = False
+        if isinstance(spoken, Sentence):
+            # Kept for every further try.
+            lane.sentences[0], lane.run = spoken, None
+            return []
         return self._told(lane, spoken) if spoken is not None else []
 
     def _told(self, lane: _Lane, spoken: "Spoken") -> list[EngineEvent]:
@@ -260,6 +274,14 @@ class ChatttsEngine:
             lane.run.close()
         self._held.remove(lane)
 
+    def _text_vocabulary(self) -> "Vocabulary":
+        if self._words is None:
+            torch = importlib.import_module("torch")
+            weights = importlib.import_module("synth_consumer.engines.chattts.weights")
+            words: Vocabulary = weights.text_vocabulary(self._chat, getattr(torch, _DTYPES[self._settings.precision]))
+            self._words = words
+        return self._words
+
     def _make_decoder(self) -> "Decoder":
         torch = importlib.import_module("torch")
         weights = importlib.import_module("synth_consumer.engines.chattts.weights")
@@ -283,8 +305,8 @@ class ChatttsEngine:
         return lanes
 
     def _script(self, task: SpeechTask) -> Script:
-        bound = self._settings.max_sentence_s
-        return script(task.text, task.dialect, speed=task.speed, max_seconds=bound, controls=False)
+        bound, controls = self._settings.max_sentence_s, self._settings.allow_control_tokens
+        return script(task.text, task.dialect, speed=task.speed, max_seconds=bound, controls=controls)
 
     def _spell_next(self) -> list[EngineEvent]:
         """Put one raw sentence into words, so that a step is short whatever joined: of the lane that waits longest."""
@@ -313,19 +335,6 @@ class ChatttsEngine:
 def make(settings: EnginesSettings, catalogue: Catalogue, lanes: int | None) -> SpeechEngine:
     """The engine, for the registry."""
     return ChatttsEngine(settings.chattts, catalogue, lanes)
-
-
-def _speaker(chat: Any, params: dict[str, Any]) -> str:
-    """The voice's embedding, as the package encodes it: written out in the catalogue, or drawn from its seed."""
-    if written := params.get("speaker"):
-        return str(written)
-    torch = importlib.import_module("torch")
-    speaker = chat.speaker
-    # Drawn on the CPU, so that a voice is the same on every device.
-    generator = torch.Generator().manual_seed(int(params["speaker_seed"]))
-    drawn = torch.randn(speaker.dim, generator=generator, dtype=torch.float32)
-    embedding: str = speaker._encode(drawn * speaker.std.float().cpu() + speaker.mean.float().cpu())
-    return embedding
 
 
 def _blocks(take_id: str, pcm: Pcm, before: float, after: float) -> list[EngineEvent]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 # Positions of a lane: 2,048 tokens of speech (44 s) and a prompt of at most 25 s of text, about 150 tokens.
 LANE_POSITIONS = 2_560
+# Where nobody says how many: beyond that a product's time grows with its rows.
+MOST_LANES = 64
 # Activations of one step, the vocoder's and torch's own pools, per lane.
 _WORK_PER_LANE = 16 * 2**20
 

@@ -26,3 +26,21 @@ def speech_prompt(chat: Any, text: str, speaker: str, controls: str) -> Tensor:
         chat.speaker.apply(embeddings, speaker, ids, chat.tokenizer.spk_emb_ids, chat.device)
         rows: Tensor = embeddings[0]
         return rows
+
+
+def refine_prompt(chat: Any, text: str, controls: str) -> Tensor:
+    """The same for the text refinement.
+
+    Args:
+        chat: loaded.
+        text: one sentence, in words.
+        controls: "[oral_2][laugh_0][break_6]".
+
+    Returns:
+        (positions, hidden).
+    """
+    with torch.inference_mode():
+        decorated = chat.speaker.decorate_text_prompts([text], controls)
+        ids, _, is_text = chat.tokenizer.encode(decorated, chat.config.gpt.num_vq, device=chat.device)
+        rows: Tensor = chat.embed(ids, is_text)[0]
+        return rows

@@ -31,6 +31,7 @@ class Sentence:
     seconds: float  # rough length of its speech, at the take's speed
     pause_s: float  # behind it, when something follows
     spelled: bool = False
+    styled: bool = False  # the model has rewritten it for the asked style
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,20 +147,3 @@ def begin(
     except ValueError as error:
         raise BadAudioError(str(error)) from None
     return SentenceRun(chat, decoder, run, seconds * TOKENS_PER_SECOND, early, run.max_tokens == astray)
-
-
-def refined(chat: Any, text: str, task: SpeechTask) -> str:
-    """The sentence with the model's own marks for the asked style: oral words, laughter, breaks.
-
-    Blocks for up to 384 tokens. Falls back to the text as it is when the model says nothing.
-    """
-    prompt = f"[oral_{task.oral}][laugh_{task.laugh}][break_{task.break_}]"
-    params = chat.RefineTextParams(prompt=prompt, manual_seed=task.seed, ensure_non_empty=False, show_tqdm=False)
-    try:
-        outcome = chat._refine_text([text], chat.device, params)
-    except StopIteration:
-        # The package calls next() on a generator that ended at once.
-        return text
-    tokens = [ids[ids.less(chat.tokenizer.break_0_ids)] for ids in outcome.ids]
-    words: str = chat.tokenizer.decode(tokens)[0]
-    return words if words.strip() else text

@@ -61,7 +61,7 @@ _BEFORE = Rules(
     (rf"({_N})\s?([{''.join(_MONEY)}])", lambda m: f"{m[1]} {_MONEY[m[2]]}"),
     (rf"({_N})\s?([€£])", r"\2\1"),
     (r"(?<=[€£])(\d+),(\d\d?)(?!\d)", r"\1.\2"),
-    (r"\b(\d[\d,.]*)\s?USD\b", r"\1 US dollars"),
+    (rf"\b({_N})\s?USD\b", r"\1 US dollars"),
     # Ranges and years.
     (rf"(?<![\d-]){_YEAR}\s?[-–—]\s?{_YEAR}(?![\d-])", r"\1 to \2"),
     (r"(\d%)\s?[-–—~]\s?(?=\d)", r"\1 to "),

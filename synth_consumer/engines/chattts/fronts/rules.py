@@ -9,7 +9,8 @@ _Replacement = str | Callable[[re.Match[str]], str]
 class Rules:
     """Patterns with what takes their place, each over the whole text, in order.
 
-    A pattern must take time linear in the text: no repeat within a repeat.
+    A pattern must take time linear in the text: no repeat within a repeat, and a bound on each repeat that can begin at
+    any place of what it repeats.
     """
 
     def __init__(self, *rules: tuple[str, _Replacement]) -> None:
@@ -23,5 +24,8 @@ class Rules:
 
 
 def number_pattern() -> str:
-    """A number with thousands and decimals, "1,234.5", without a group."""
-    return r"\d(?:[\d,.]*\d)?"
+    """A number with thousands and decimals, "1,234.5", without a group.
+
+    Of at most 32 characters: a search begins anew at every digit of a long run, so its reach is what makes it linear.
+    """
+    return r"\d(?:[\d,.]{0,30}\d)?"
