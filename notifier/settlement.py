@@ -96,8 +96,9 @@ class BusSettlement:
             await self._dead_letter(last, reason)
             await self._announce(errand, _event(last, "", AttemptResult(Answer.CONNECTION), ended))
         else:
-            await self.wait(delivery, _ms(now_s + delay_s))
+            # Before its record waits: read again at once, that would seem a copy of what is still in hand.
             self._ledger.release(delivery.id, delivery.attempt)
+            await self.wait(delivery, _ms(now_s + delay_s))
         errand.done()
 
     async def wait(self, delivery: Delivery, due_ms: int) -> None:
