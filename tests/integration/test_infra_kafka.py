@@ -106,6 +106,8 @@ async def test_a_letter_that_cannot_be_kept_at_all_does_not_hold_up_the_partitio
         await send_dead_letter(
             producer, record_of(b"k", b"v", []), ErrorCode.INTERNAL, "?", stage="test", topic=topics.REQUESTS
         )
+    async with topic_log(topics_ready, client_id="test") as log:
+        assert not [record async for record in log.records(topics.DEAD_LETTERS)]
 
 
 def record_of(key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> ConsumerRecord:
