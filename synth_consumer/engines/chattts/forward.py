@@ -1,4 +1,4 @@
-"""The transformer over some rows: one new token each of many lanes, or a stretch of one prompt. Pure but for the cache.
+"""The transformer over some rows: one new token each of many lanes, and stretches of prompts. Pure but for the cache.
 
 A product's last bits depend on its shape: on the CPU, fewer than four rows go through another kernel (measured, see
 docs/decisions). So there are never fewer, and `stable_rows` looks at load whether more rows change anything here.
@@ -16,7 +16,7 @@ from synth_consumer.engines.chattts.weights import Model, Vocabulary
 
 FEWEST_ROWS = 4
 # Rows of one product, lanes that are not in use included.
-ROW_BUCKETS = (4, 8, 12, 16, 24, 32, 48, 64)
+ROW_BUCKETS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 class Attention(Protocol):
@@ -98,17 +98,18 @@ class LaneByLane:
         self._at = (torch.tensor(lanes), slice(None), torch.tensor(lengths))
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `Attention`; rows beyond the lanes come out as zeros."""
-        count = len(self._spans)
+        """See `Attention`."""
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        keys[self._at] = key[:count]
-        values[self._at] = value[:count]
-        out = query.new_zeros(query.shape)
-        for row, lane, span in self._spans:
-            out[row] = functional.scaled_dot_product_attention(
-                query[row, None, :, None], keys[lane, None, :, :span], values[lane, None, :, :span]
-            )[0, :, 0]
-        return out.flatten(1)
+        keys[self._at] = key
+        values[self._at] = value
+        query = query[:, None, :, None]
+        parts = [
+            functional.scaled_dot_product_attention(
+                query[row], keys[lane : lane + 1, :, :span], values[lane : lane + 1, :, :span]
+            )
+            for row, lane, span in self._spans
+        ]
+        return torch.cat(parts).flatten(1)
 
 
 class PromptStretch:
@@ -120,31 +121,48 @@ class PromptStretch:
         self._mask = torch.arange(self._last, device=cache.keys.device) <= ahead
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `Attention`; rows beyond the stretch come out as zeros."""
+        """See `Attention`."""
         keys, values = self._cache.keys[layer, self._lane], self._cache.values[layer, self._lane]
-        count = self._last - self._first
-        keys[:, self._first : self._last] = key[:count].transpose(0, 1)
-        values[:, self._first : self._last] = value[:count].transpose(0, 1)
+        keys[:, self._first : self._last] = key.transpose(0, 1)
+        values[:, self._first : self._last] = value.transpose(0, 1)
         out = functional.scaled_dot_product_attention(
-            query[None, :count].transpose(1, 2),
+            query[None].transpose(1, 2),
             keys[None, :, : self._last],
             values[None, :, : self._last],
             attn_mask=self._mask,
         )
-        return padded(out[0].transpose(0, 1).flatten(1), query.shape[0])
+        return out[0].transpose(0, 1).flatten(1)
+
+
+class SideBySide:
+    """Each part of the rows attends in its own way; rows behind the last part are padding and come out as zeros."""
+
+    def __init__(self, parts: Sequence[tuple[Attention, int]]) -> None:
+        self._parts = parts
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Attention`."""
+        outs, at = [], 0
+        for attend, count in self._parts:
+            outs.append(attend(layer, query[at : at + count], key[at : at + count], value[at : at + count]))
+            at += count
+        return padded(torch.cat(outs), query.shape[0])
 
 
 def stable_rows(model: Model, candidates: Iterable[int] = ROW_BUCKETS) -> tuple[int, ...]:
-    """The counts of rows at which a row comes out the same, to the bit, as in the largest count.
+    """The counts of rows at which a row comes out the same, to the bit, as in the largest of them.
 
-    Looks at every shape of product in a layer and at the head of speech, on this machine, with these threads.
+    Looks at every shape of product in a layer and at the head of speech, on this machine, with these threads. Where
+    counts fall into several such sets, it is the set with the most counts.
     """
     counts = sorted(set(candidates))
+    alike = {most: {n for n in counts if n <= most} for most in counts}
     layer = model.layers[0]
     generator = torch.Generator().manual_seed(1)
-    good = set(counts)
     for product in (layer.qkv, layer.out, layer.gate_up, layer.down, model.speech.head):
         rows = torch.randn(counts[-1], product.width, generator=generator).to(product.like)
-        reference = product(rows)
-        good = {n for n in good if torch.equal(product(rows[:n].contiguous()), reference[:n])}
-    return tuple(sorted(good))
+        results = {n: product(rows[:n].contiguous()) for n in counts}
+        for most, same in alike.items():
+            same -= {n for n in same if not torch.equal(results[n], results[most][:n])}
+    best = max(counts, key=lambda most: (len(alike[most]), most))
+    return tuple(sorted(alike[best]))

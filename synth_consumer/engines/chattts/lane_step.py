@@ -1,6 +1,7 @@
-"""How the running lanes advance by a token: the protocol, and the way of the CPU, row by row."""
+"""How the lanes advance: the protocol for a token of each, and the way of the CPU, row by row, prompts beside them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Protocol
 
 import torch
@@ -8,15 +9,18 @@ from torch import Tensor
 
 from synth_consumer.engines.chattts.forward import (
     FEWEST_ROWS,
+    Attention,
     Cache,
     LaneByLane,
+    PromptStretch,
+    SideBySide,
     embedded,
     logits,
     padded,
     stable_rows,
     transform,
 )
-from synth_consumer.engines.chattts.runs import Run
+from synth_consumer.engines.chattts.runs import Run, Stretch
 from synth_consumer.engines.chattts.sampling import Choice, Sampler
 from synth_consumer.engines.chattts.weights import Model, Vocabulary
 
@@ -43,7 +47,10 @@ class LaneStep(Protocol):
 
 
 class RowStep:
-    """Only lanes in use are rows; each attends to its own past. For the CPU, where work is what costs."""
+    """Only lanes in use are rows; each attends to its own past. For the CPU, where work is what costs.
+
+    Stretches of prompts are rows of the same products: the weights are read once for all.
+    """
 
     def __init__(self, model: Model, cache: Cache, sampler_of: SamplerOf) -> None:
         self._model, self._cache, self._sampler_of = model, cache, sampler_of
@@ -61,30 +68,69 @@ class RowStep:
 
     def advance(self, runs: Sequence[Run]) -> Advanced:
         """See `LaneStep`."""
-        most = self._buckets[-1]
+        tokens, states, _ = self.advance_and_read(runs, ())
+        return tokens, states
+
+    def advance_and_read(
+        self, runs: Sequence[Run], stretches: Sequence[Stretch]
+    ) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
+        """One token of every run, and the stretches of others' prompts.
+
+        Returns:
+            Tokens and hidden states as `Advanced`; and the hidden state (1, hidden) of each stretch's last position.
+        """
         states: list[Tensor] = []
         speech: list[Tensor] = []
-        for part in (runs[at : at + most] for at in range(0, len(runs), most)):
-            hiddens = self._hiddens(part)
-            # The head takes the padding too: its products are stable at the same counts of rows.
-            speech.append(logits(self._model.speech, hiddens)[: len(part)])
-            states += [state.clone() for state in hiddens[: len(part)]]
+        read: list[Tensor] = []
+        for lanes, prompts in self._parts(runs, stretches):
+            hiddens = self._hiddens(lanes, prompts)
+            if lanes:
+                # The head takes padding too: its products are stable at the same counts of rows.
+                rows = hiddens[: self._bucket(len(lanes))]
+                speech.append(logits(self._model.speech, rows)[: len(lanes)])
+                states += [state.clone() for state in hiddens[: len(lanes)]]
+            ends = accumulate((stretch.count for stretch in prompts), initial=len(lanes))
+            read += [hiddens[end - 1 : end].clone() for end in islice(ends, 1, None)]
         choices = [
             self._chosen(runs, torch.cat(speech), states, vocabulary)
             for vocabulary in dict.fromkeys(run.vocabulary for run in runs)
         ]
-        return self._said(runs, choices), states
+        return self._said(runs, choices), states, read
 
-    def _hiddens(self, runs: Sequence[Run]) -> Tensor:
-        lanes, lengths = [run.lane for run in runs], [run.length for run in runs]
-        count = next(n for n in self._buckets if n >= len(runs))
+    def _parts(
+        self, runs: Sequence[Run], stretches: Sequence[Stretch]
+    ) -> Iterator[tuple[Sequence[Run], Sequence[Stretch]]]:
+        """In products of a stable size: together where they fit."""
+        most = self._buckets[-1]
+        if len(runs) + sum(stretch.count for stretch in stretches) <= most:
+            yield runs, stretches
+            return
+        for at in range(0, len(runs), most):
+            yield runs[at : at + most], ()
+        for stretch in stretches:
+            yield (), (stretch,)
+
+    def _bucket(self, count: int) -> int:
+        return next((n for n in self._buckets if n >= count), count)
+
+    def _hiddens(self, runs: Sequence[Run], stretches: Sequence[Stretch]) -> Tensor:
+        used = len(runs) + sum(stretch.count for stretch in stretches)
+        count = self._bucket(used)
         rows = self._model.norm.new_zeros(count, self._model.hidden)
         for vocabulary in dict.fromkeys(run.vocabulary for run in runs):
             own = [n for n, run in enumerate(runs) if run.vocabulary is vocabulary]
             tokens = torch.tensor([runs[n].tokens[-1] for n in own], device=self._device)
             rows[torch.tensor(own, device=self._device)] = embedded(vocabulary, tokens)
-        positions = torch.tensor([*lengths, *[0] * (count - len(runs))], device=self._device)
-        return transform(self._model, rows, positions, LaneByLane(self._cache, lanes, lengths))
+        positions = [run.length for run in runs]
+        parts: list[tuple[Attention, int]] = []
+        if runs:
+            parts.append((LaneByLane(self._cache, [run.lane for run in runs], positions[:]), len(runs)))
+        for stretch in stretches:
+            rows[len(positions) : len(positions) + stretch.count] = stretch.embeddings
+            positions += range(stretch.first, stretch.first + stretch.count)
+            parts.append((PromptStretch(self._cache, stretch.run.lane, stretch.first, stretch.count), stretch.count))
+        places = torch.tensor([*positions, *[0] * (count - used)], device=self._device)
+        return transform(self._model, rows, places, SideBySide(parts))
 
     def _chosen(
         self, runs: Sequence[Run], speech: Tensor, states: Sequence[Tensor], vocabulary: Vocabulary

@@ -1,5 +1,6 @@
 """One request in its lane: what it reads, what it said so far, how it ended."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -62,3 +63,40 @@ class Run:
             self._states.append(state)
             if len(self.tokens) >= self.max_tokens:
                 self.end = End.LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive positions of a prompt that are read in one step."""
+
+    run: Run
+    first: int
+    count: int
+
+    @property
+    def embeddings(self) -> Tensor:
+        """(count, hidden)."""
+        return self.run.prompt[self.first : self.first + self.count]
+
+    @property
+    def last(self) -> bool:
+        """Whether the prompt is read with it."""
+        return self.first + self.count == len(self.run.prompt)
+
+
+def next_stretches(reading: Iterable[Run], most: int) -> list[Stretch]:
+    """What is read of the prompts in one step: the next stretch of the first, and of others as far as they fit.
+
+    Where a prompt is cut depends on `most` alone, not on who else reads: its last bits depend on the cuts.
+
+    Args:
+        reading: oldest first.
+        most: positions of a stretch, and of all of a step.
+    """
+    taken: list[Stretch] = []
+    for run in reading:
+        count = min(most, run.prompt.shape[0] - run.read)
+        if sum(stretch.count for stretch in taken) + count > most:
+            break
+        taken.append(Stretch(run, run.read, count))
+    return taken
