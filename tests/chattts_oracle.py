@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Tokens = list[tuple[int, ...]]
@@ -19,6 +20,14 @@ class Line:
     temperature: float = 0.3
     top_p: float = 0.7
     top_k: int = 20
+
+
+def package(assets: Path) -> Any:
+    """The package as it loads itself; an engine lets go of what its own loop does not need."""
+    from synth_consumer.engines.chattts.assets import find_assets
+    from synth_consumer.engines.chattts.loading import load_chat
+
+    return load_chat(find_assets(str(assets)), "cpu", 1)
 
 
 def theirs(chat: Any, line: Line, speaker: str) -> tuple[Tokens, Any]:

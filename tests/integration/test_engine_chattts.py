@@ -15,6 +15,7 @@ from synth_consumer.engines.chattts.script import Sentence, in_words
 from synth_consumer.engines.protocol import EngineUnavailableError, TakeFinished
 from synth_consumer.engines.settings import ChatttsSettings
 from tests.chattts_assets import Flaw, write_assets
+from tests.chattts_oracle import package
 from tests.engine_driver import EN, ZH, drive, speak, task
 
 pytestmark = pytest.mark.chattts
@@ -88,11 +89,11 @@ def test_other_precisions_speak_and_say_so(assets: Path, precision: str) -> None
     assert engine.revision.endswith(precision)
 
 
-def test_a_sentence_equals_the_packages_own_infer(engine: ChatttsEngine) -> None:
+def test_a_sentence_equals_the_packages_own_infer(assets: Path, engine: ChatttsEngine) -> None:
     """Same sound but for rounding, and for the quiet samples that `infer` deletes."""
     from synth_consumer.engines.chattts.loading import import_package
 
-    chat, speaker = engine._chat, engine._speakers["female1"]
+    chat, speaker = package(assets), engine._speakers["female1"]
     params = import_package().Chat.InferCodeParams(
         prompt="[speed_5]", spk_emb=speaker, manual_seed=7, show_tqdm=False, ensure_non_empty=False
     )

@@ -1,6 +1,7 @@
 """The ChatTTS engine on small weights when memory runs out in the middle of its work."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from synth_consumer.engines.settings import ChatttsSettings
 from synth_consumer.worker.engine_host import EngineHost
 from synth_consumer.worker.frames import Audio, Join
 from tests.chattts_assets import write_assets
+from tests.chattts_oracle import package
 from tests.engine_driver import Outcome, drive, speak, task
 
 pytestmark = pytest.mark.chattts
@@ -66,19 +68,19 @@ def test_takes_wait_for_memory_and_sound_as_ever(
 ) -> None:
     engine = loaded(assets, 8)
     assert engine._decoder is not None
-    real, said, step = engine._decoder._rows.advance, [], engine.step
+    real, said, step = engine._decoder._rows.advance_and_read, [], engine.step
 
-    def advance(runs: Any) -> Any:
+    def advance(runs: Any, stretches: Any) -> Any:
         if len(runs) > most:
             raise no_memory()
-        return real(runs)
+        return real(runs, stretches)
 
     def watched() -> list[EngineEvent]:
         events = list(step())
         said.extend(event.lanes for event in events if isinstance(event, LanesChanged))
         return events
 
-    monkeypatch.setattr(engine._decoder._rows, "advance", advance)
+    monkeypatch.setattr(engine._decoder._rows, "advance_and_read", advance)
     monkeypatch.setattr(engine, "step", watched)
 
     unharmed(drive(engine, TASKS), expected)
@@ -86,13 +88,15 @@ def test_takes_wait_for_memory_and_sound_as_ever(
     assert min(said) <= most
 
 
-@pytest.mark.parametrize("place", ["_advance", "_read", "_begin"])
+@pytest.mark.parametrize("place", ["_advance", "_rows._hiddens", "_rows._said", "_begin"])
 @pytest.mark.parametrize("at", [0, 3, 20, 33])
 def test_memory_that_runs_out_once_harms_nobody(
     assets: Path, expected: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch, place: str, at: int
 ) -> None:
     engine = loaded(assets, 3)
-    monkeypatch.setattr(engine._decoder, place, failing_once(getattr(engine._decoder, place), at))
+    *parts, name = place.split(".")
+    owner = attrgetter(".".join(parts))(engine._decoder) if parts else engine._decoder
+    monkeypatch.setattr(owner, name, failing_once(getattr(owner, name), at))
 
     unharmed(drive(engine, TASKS), expected)
 
@@ -124,14 +128,14 @@ def failing_method(work: Callable[..., Any], at: int) -> Callable[..., Any]:
 def test_the_one_that_cannot_go_on_alone_ends(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = loaded(assets, 4)
     assert engine._decoder is not None
-    real = engine._decoder._rows.advance
+    real = engine._decoder._rows.advance_and_read
 
-    def advance(runs: Any) -> Any:
+    def advance(runs: Any, stretches: Any) -> Any:
         if any(run.sampling.seed // 10 == 2 for run in runs):  # another try has another seed
             raise no_memory()
-        return real(runs)
+        return real(runs, stretches)
 
-    monkeypatch.setattr(engine._decoder._rows, "advance", advance)
+    monkeypatch.setattr(engine._decoder._rows, "advance_and_read", advance)
     outcomes = drive(engine, [task(f"t{n}", "你好。", seed=10 * n) for n in range(8)])
 
     assert [name for name, outcome in outcomes.items() if outcome.failed] == ["t2"]
@@ -145,7 +149,7 @@ def test_a_recording_that_runs_out_of_memory_changes_nobody(assets: Path) -> Non
     from synth_consumer.engines.chattts.sampling import Sampling
     from synth_consumer.engines.chattts.weights import fuse
 
-    chat = loaded(assets, 1)._chat
+    chat = package(assets)
     speaker = chat.sample_random_speaker()
     failing = failing_once(lambda work: work, 0)
 
@@ -170,11 +174,11 @@ def test_a_recording_that_runs_out_of_memory_changes_nobody(assets: Path) -> Non
 
 
 def test_more_lanes_than_a_product_has_rows(assets: Path) -> None:
-    many = [task(f"t{n}", "你好。", seed=n) for n in range(70)]
-    together = drive(loaded(assets, 70), many)
+    many = [task(f"t{n}", "你好。", seed=n) for n in range(132)]
+    together = drive(loaded(assets, 132), many)
     alone = loaded(assets, 1)
 
-    for one in (many[0], many[69]):
+    for one in (many[0], many[131]):
         assert np.array_equal(together[one.take_id].pcm, speak(alone, one).pcm)
 
 

@@ -13,7 +13,7 @@ from synth_consumer.engines.chattts.script import Sentence
 from synth_consumer.engines.protocol import TakeFinished
 from synth_consumer.engines.settings import ChatttsSettings
 from tests.chattts_assets import write_assets
-from tests.chattts_oracle import refined_by_the_package
+from tests.chattts_oracle import package, refined_by_the_package
 from tests.engine_driver import EN, ZH, drive, speak, task
 
 pytestmark = pytest.mark.chattts
@@ -38,14 +38,14 @@ def engine(assets: Path) -> ChatttsEngine:
     return loaded(assets, 4)
 
 
-def test_words_are_the_packages_beside_other_lanes(engine: ChatttsEngine) -> None:
+def test_words_are_the_packages_beside_other_lanes(assets: Path, engine: ChatttsEngine) -> None:
     from synth_consumer.engines.chattts.decode import Decoder
     from synth_consumer.engines.chattts.prompts import speech_prompt
     from synth_consumer.engines.chattts.refining import refine
     from synth_consumer.engines.chattts.sampling import Sampling
     from synth_consumer.engines.chattts.weights import fuse
 
-    chat: Any = engine._chat
+    chat = package(assets)
     decoder, words = Decoder(fuse(chat), 4, 1_024), engine._text_vocabulary()
     speech = speech_prompt(chat, "好", engine._speakers["female1"], "")
     decoder.join(speech, Sampling(1, min_tokens=400), 400)

@@ -287,6 +287,7 @@ class ChatttsEngine:
         weights = importlib.import_module("synth_consumer.engines.chattts.weights")
         decode = importlib.import_module("synth_consumer.engines.chattts.decode")
         model = weights.fuse(self._chat, getattr(torch, _DTYPES[self._settings.precision]))
+        weights.let_go(self._chat)
         if self._chat.device.type == "cuda":
             self.lanes = self._lanes_on(self._chat.device, model.norm.element_size())
         decoder: Decoder = decode.Decoder(model, self.lanes, LANE_POSITIONS)

@@ -163,6 +163,6 @@ def stable_rows(model: Model, candidates: Iterable[int] = ROW_BUCKETS) -> tuple[
         rows = torch.randn(counts[-1], product.width, generator=generator).to(product.like)
         results = {n: product(rows[:n].contiguous()) for n in counts}
         for most, same in alike.items():
-            same -= {n for n in same if not torch.equal(results[n], results[most][:n])}
+            same -= {n for n in same if n < most and not torch.equal(results[n], results[most][:n])}
     best = max(counts, key=lambda most: (len(alike[most]), most))
     return tuple(sorted(alike[best]))

@@ -1,8 +1,6 @@
-"""The language model's weights, laid out for the decode loop: few large products in place of many small ones.
+"""The language model's weights, laid out for the decode loop: few large products in place of many small ones."""
 
-The package's own modules keep theirs, which stay in the mapped file.
-"""
-
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +22,14 @@ class Product:
     def __init__(self, weight: Tensor) -> None:
         self.width = int(weight.shape[1])
         self.like = weight[:1, :1].clone()
-        packs = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        packs = self.packs(weight.device, weight.dtype)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR) if packs else None
         self._weight = None if packs else weight
+
+    @staticmethod
+    def packs(device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether a weight is laid out anew: a copy, that is."""
+        return device.type == "cpu" and dtype == torch.float32 and bool(torch.backends.mkldnn.is_available())
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, in) to (rows, out)."""
@@ -91,11 +94,12 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
     """The model of a loaded `ChatTTS.Chat`.
 
     Args:
-        chat: loaded; not changed.
+        chat: loaded; not changed. Nothing of its transformer is shared.
         dtype: float32 is exact; anything else is a copy and an approximation.
     """
     with torch.no_grad():
         llama = chat.gpt.gpt
+        join = _Joiner(llama.layers[0], dtype)
         config = llama.config
         head_dim = llama.layers[0].self_attn.head_dim
         if config.num_key_value_heads != config.num_attention_heads:
@@ -103,8 +107,8 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
         position = torch.arange(config.max_position_embeddings, device=chat.device)[None]
         cos, sin = llama.rotary_emb(llama.norm.weight, position)
         return Model(
-            layers=tuple(_layer(layer, dtype) for layer in llama.layers),
-            norm=llama.norm.weight.detach().to(dtype),
+            layers=tuple(_layer(layer, join) for layer in llama.layers),
+            norm=llama.norm.weight.detach().to(dtype, copy=True),
             eps=config.rms_norm_eps,
             heads=config.num_attention_heads,
             head_dim=head_dim,
@@ -112,6 +116,16 @@ def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
             sin=sin[0].to(dtype),
             speech=_speech(chat.embed, dtype),
         )
+
+
+def let_go(chat: Any) -> None:
+    """Free the package's own transformer (720 MB) and its encoder of voices (57 MB).
+
+    Args:
+        chat: loaded and fused; it still reads prompts and has decoder and vocoder, but infers nothing any more.
+    """
+    del chat.gpt, chat.dvae
+    gc.collect()
 
 
 def _speech(embed: Any, dtype: torch.dtype) -> Vocabulary:
@@ -131,19 +145,36 @@ def text_vocabulary(chat: Any, dtype: torch.dtype = torch.float32) -> Vocabulary
         return Vocabulary((table,), head, tokens=table.shape[0], end=int(chat.tokenizer.eos_token))
 
 
-def _layer(layer: Any, dtype: torch.dtype) -> Layer:
+def _layer(layer: Any, join: "_Joiner") -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
-        norm_attention=layer.input_layernorm.weight.detach().to(dtype),
-        qkv=_joined([attention.q_proj, attention.k_proj, attention.v_proj], dtype),
-        out=_joined([attention.o_proj], dtype),
-        norm_mlp=layer.post_attention_layernorm.weight.detach().to(dtype),
-        gate_up=_joined([mlp.gate_proj, mlp.up_proj], dtype),
-        down=_joined([mlp.down_proj], dtype),
+        norm_attention=layer.input_layernorm.weight.detach().to(join.dtype, copy=True),
+        qkv=join([attention.q_proj, attention.k_proj, attention.v_proj]),
+        out=join([attention.o_proj]),
+        norm_mlp=layer.post_attention_layernorm.weight.detach().to(join.dtype, copy=True),
+        gate_up=join([mlp.gate_proj, mlp.up_proj]),
+        down=join([mlp.down_proj]),
     )
 
 
-def _joined(parts: list[Any], dtype: torch.dtype) -> Product:
-    if any(part.bias is not None for part in parts):
-        raise ValueError("projections with a bias are not supported")
-    return Product(torch.cat([part.weight.detach() for part in parts]).to(dtype))
+class _Joiner:
+    """Joins projections of the same rows into one product."""
+
+    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        first = layer.mlp.gate_proj.weight
+        # Where products are laid out anew, one place serves all: freed ones between them would fragment the heap
+        # (217 MB of the published model's).
+        self._packs = Product.packs(first.device, dtype)
+        self._place = torch.empty(2 * first.numel() if self._packs else 0, dtype=first.dtype)
+
+    def __call__(self, parts: list[Any]) -> Product:
+        if any(part.bias is not None for part in parts):
+            raise ValueError("projections with a bias are not supported")
+        weights = [part.weight.detach() for part in parts]
+        if not self._packs:
+            return Product(torch.cat(weights).to(self.dtype))
+        rows, width = sum(len(weight) for weight in weights), weights[0].shape[1]
+        joined = self._place[: rows * width].view(rows, width)
+        torch.cat(weights, out=joined)
+        return Product(joined)
