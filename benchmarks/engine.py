@@ -58,9 +58,10 @@ class Scale:
         return self if device == "cpu" else replace(self, requests=128, batch=64, alone=8)
 
 
-# Requests for several batches: it is a queue that is measured, not how lanes fall empty at its end.
-FULL = Scale(requests=64, batch=16, median_s=2.2, longest_s=8.0, alone=3, flat_steps=700, rounds=2)
-SHORT = Scale(requests=64, batch=16, median_s=1.0, longest_s=3.5, alone=3, flat_steps=300, rounds=1)
+# Requests for eight batches: it is a queue that is measured, not how lanes fall empty at its end (with two batches a
+# third of the time).
+FULL = Scale(requests=128, batch=16, median_s=2.2, longest_s=8.0, alone=3, flat_steps=700, rounds=2)
+SHORT = Scale(requests=128, batch=16, median_s=1.0, longest_s=3.5, alone=3, flat_steps=300, rounds=1)
 QUICK = Scale(requests=8, batch=4, median_s=0.7, longest_s=2.0, alone=2, flat_steps=60, rounds=1, size="small")
 
 

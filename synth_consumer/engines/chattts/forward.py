@@ -94,20 +94,23 @@ class LaneByLane:
 
     def __init__(self, cache: Cache, lanes: Sequence[int], lengths: Sequence[int]) -> None:
         self._cache = cache
-        self._spans = list(zip(range(len(lanes)), lanes, (length + 1 for length in lengths), strict=True))
         self._at = (torch.tensor(lanes), slice(None), torch.tensor(lengths))
+        # Views of all layers at once: one each per call would cost as much as the attention of a short past.
+        self._pasts = [
+            (
+                cache.keys[:, lane : lane + 1, :, : length + 1].unbind(),
+                cache.values[:, lane : lane + 1, :, : length + 1].unbind(),
+            )
+            for lane, length in zip(lanes, lengths, strict=True)
+        ]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attention`."""
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        keys[self._at] = key
-        values[self._at] = value
-        query = query[:, None, :, None]
+        self._cache.keys[layer][self._at] = key
+        self._cache.values[layer][self._at] = value
         parts = [
-            functional.scaled_dot_product_attention(
-                query[row], keys[lane : lane + 1, :, :span], values[lane : lane + 1, :, :span]
-            )
-            for row, lane, span in self._spans
+            functional.scaled_dot_product_attention(row, keys[layer], values[layer])
+            for row, (keys, values) in zip(query[:, None, :, None].unbind(), self._pasts, strict=True)
         ]
         return torch.cat(parts).flatten(1)
 
