@@ -86,9 +86,9 @@ def plan_slots(settings: SynthSettings, inventory: Inventory) -> SlotPlan:
 
 def needs_of(settings: SynthSettings, device: str) -> Needs:
     """What a slot takes on "cuda" or "cpu", from the published model's dimensions and the precision."""
-    exact = settings.chattts.precision == "exact"
-    dimensions = Dimensions(bytes_per_value=4 if exact else 2)
-    # On a GPU the package's own weights, always float32, stay beside ours; on the CPU they stay in the mapped file.
+    half = settings.chattts.precision in ("bfloat16", "float16")
+    dimensions = Dimensions(bytes_per_value=2 if half else 4)
+    # On a GPU the package's own weights, always float32, are beside ours while it loads; on the CPU in a mapped file.
     own = Dimensions().weight_bytes if device == "cuda" else 0
     return Needs(_PROCESS_MB[device], _mb(dimensions.weight_bytes + own), _mb(dimensions.lane_bytes()))
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ GOLDEN = {
     "male1": "d4f11082151cceb0",
     "male2": "ef16d1de0c3ce479",
 }
+
+
+def torch_device(name: str) -> Any:
+    import torch
+
+    return torch.device(name)
 
 
 def loaded(folder: Path, catalogue: Catalogue | None = None, **settings: object) -> ChatttsEngine:
@@ -81,12 +88,36 @@ def test_a_text_longer_than_the_models_bound_is_told_as_truncated(flawed: Callab
     assert outcome.ends == [TakeFinished("t", truncated=True)]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["int8", "bfloat16", "float16"])
 def test_other_precisions_speak_and_say_so(assets: Path, precision: str) -> None:
     engine = loaded(assets, precision=precision)
 
     assert speak(engine, task("t")).ends == [TakeFinished("t")]
     assert engine.revision.endswith(precision)
+
+
+def test_in_int8_a_take_depends_on_no_other_either(assets: Path) -> None:
+    engine = loaded(assets, precision="int8")
+    alone = {n: speak(engine, task(f"t{n}", seed=n)).pcm for n in range(3)}
+    together = drive(engine, [task(f"t{n}", seed=n) for n in range(3)])
+
+    for n, pcm in alone.items():
+        assert np.array_equal(together[f"t{n}"].pcm, pcm)
+
+
+def test_int8_is_refused_where_it_cannot_be_had(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synth_consumer.engines.chattts import engine as module
+
+    real = module.load_chat
+
+    def elsewhere(*args: Any) -> Any:
+        chat = real(*args)
+        chat.device = torch_device("cuda")
+        return chat
+
+    monkeypatch.setattr(module, "load_chat", elsewhere)
+    with pytest.raises(EngineUnavailableError, match="PRECISION=float16"):
+        loaded(assets, precision="int8")
 
 
 def test_a_sentence_equals_the_packages_own_infer(assets: Path, engine: ChatttsEngine) -> None:

@@ -45,7 +45,6 @@ _USABLE = 0.9
 # A sentence that still runs is never told as done.
 _UNFINISHED = 0.95
 _NO_MEMORY = (ErrorCode.GPU_OUT_OF_MEMORY, "no memory left on the device")
-_DTYPES = {"exact": "float32", "bfloat16": "bfloat16", "float16": "float16"}
 
 
 @dataclass(eq=False, slots=True)
@@ -276,17 +275,20 @@ class ChatttsEngine:
 
     def _text_vocabulary(self) -> "Vocabulary":
         if self._words is None:
-            torch = importlib.import_module("torch")
             weights = importlib.import_module("synth_consumer.engines.chattts.weights")
-            words: Vocabulary = weights.text_vocabulary(self._chat, getattr(torch, _DTYPES[self._settings.precision]))
+            words: Vocabulary = weights.text_vocabulary(self._chat, self._settings.precision)
             self._words = words
         return self._words
 
     def _make_decoder(self) -> "Decoder":
-        torch = importlib.import_module("torch")
+        if self._settings.precision == "int8" and self._chat.device.type != "cpu":
+            raise EngineUnavailableError(
+                f"precision int8 is for the CPU, this is {self._chat.device}; "
+                "set VOXBUS_SYNTH__CHATTTS__PRECISION=float16 there, or exact"
+            )
         weights = importlib.import_module("synth_consumer.engines.chattts.weights")
         decode = importlib.import_module("synth_consumer.engines.chattts.decode")
-        model = weights.fuse(self._chat, getattr(torch, _DTYPES[self._settings.precision]))
+        model = weights.fuse(self._chat, self._settings.precision)
         weights.let_go(self._chat)
         if self._chat.device.type == "cuda":
             self.lanes = self._lanes_on(self._chat.device, model.norm.element_size())
@@ -296,7 +298,9 @@ class ChatttsEngine:
     def _lanes_on(self, device: Any, bytes_per_value: int) -> int:
         """As many of the lanes as the device's memory holds, now that the weights are there."""
         dimensions = Dimensions(bytes_per_value=bytes_per_value)
-        free: int = importlib.import_module("torch").cuda.mem_get_info(device)[0]
+        cuda = importlib.import_module("torch").cuda
+        cuda.empty_cache()  # what the package let go of
+        free: int = cuda.mem_get_info(device)[0]
         lanes = lanes_that_fit(int(free * _USABLE) + dimensions.weight_bytes, self.lanes, dimensions)
         if lanes == 0:
             raise EngineUnavailableError(

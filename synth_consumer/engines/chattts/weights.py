@@ -6,37 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-# Rows that the packed layout is best at.
-_PACKED_FOR = 16
+from synth_consumer.engines.chattts.products import FloatProduct, Int8Product, Joiner, Product, copies
 
-
-class Product:
-    """Rows times a matrix (out, in).
-
-    On the CPU in float32 the matrix is laid out for oneDNN, which multiplies 4 to 16 rows twice as fast as the plain
-    layout (measured on AVX-512) and gives a row the same bits at more counts of rows.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        self.width = int(weight.shape[1])
-        self.like = weight[:1, :1].clone()
-        packs = self.packs(weight.device, weight.dtype)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR) if packs else None
-        self._weight = None if packs else weight
-
-    @staticmethod
-    def packs(device: torch.device, dtype: torch.dtype) -> bool:
-        """Whether a weight is laid out anew: a copy, that is."""
-        return device.type == "cpu" and dtype == torch.float32 and bool(torch.backends.mkldnn.is_available())
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """(rows, in) to (rows, out)."""
-        if self._packed is None:
-            return functional.linear(rows, self._weight)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
-        return product
+DTYPES = {
+    "exact": torch.float32,
+    "int8": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""What activations, keys and values are held in, by the name of a precision."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,16 +69,17 @@ class Model:
         return int(self.cos.shape[0])
 
 
-def fuse(chat: Any, dtype: torch.dtype = torch.float32) -> Model:
+def fuse(chat: Any, precision: str = "exact") -> Model:
     """The model of a loaded `ChatTTS.Chat`.
 
     Args:
         chat: loaded; not changed. Nothing of its transformer is shared.
-        dtype: float32 is exact; anything else is a copy and an approximation.
+        precision: of `DTYPES`; anything but "exact" is an approximation, "int8" for the CPU alone.
     """
+    dtype = DTYPES[precision]
     with torch.no_grad():
         llama = chat.gpt.gpt
-        join = _Joiner(llama.layers[0], dtype)
+        join = _joiner(llama.layers[0], precision)
         config = llama.config
         head_dim = llama.layers[0].self_attn.head_dim
         if config.num_key_value_heads != config.num_attention_heads:
@@ -131,50 +111,43 @@ def let_go(chat: Any) -> None:
 def _speech(embed: Any, dtype: torch.dtype) -> Vocabulary:
     return Vocabulary(
         embeddings=tuple(part.weight.detach().to(dtype) for part in embed.emb_code),
-        head=Product(torch.cat([head.weight.detach() for head in embed.head_code]).to(dtype)),
+        head=FloatProduct(torch.cat([head.weight.detach() for head in embed.head_code]).to(dtype)),
         tokens=embed.num_audio_tokens,
         end=embed.num_audio_tokens - 1,
     )
 
 
-def text_vocabulary(chat: Any, dtype: torch.dtype = torch.float32) -> Vocabulary:
+def text_vocabulary(chat: Any, precision: str = "exact") -> Vocabulary:
     """The words of the text refinement. Not part of `fuse`: its head is 65 MB that few requests need."""
+    dtype = DTYPES[precision]
     with torch.no_grad():
         table = chat.embed.emb_text.weight.detach().to(dtype)
-        head = Product(chat.embed.head_text.weight.detach().to(dtype))
+        head = FloatProduct(chat.embed.head_text.weight.detach().to(dtype))
         return Vocabulary((table,), head, tokens=table.shape[0], end=int(chat.tokenizer.eos_token))
 
 
-def _layer(layer: Any, join: "_Joiner") -> Layer:
+def _layer(layer: Any, join: Joiner) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
         norm_attention=layer.input_layernorm.weight.detach().to(join.dtype, copy=True),
-        qkv=join([attention.q_proj, attention.k_proj, attention.v_proj]),
-        out=join([attention.o_proj]),
+        qkv=join(_matrices(attention.q_proj, attention.k_proj, attention.v_proj)),
+        out=join(_matrices(attention.o_proj)),
         norm_mlp=layer.post_attention_layernorm.weight.detach().to(join.dtype, copy=True),
-        gate_up=join([mlp.gate_proj, mlp.up_proj]),
-        down=join([mlp.down_proj]),
+        gate_up=join(_matrices(mlp.gate_proj, mlp.up_proj)),
+        down=join(_matrices(mlp.down_proj)),
     )
 
 
-class _Joiner:
-    """Joins projections of the same rows into one product."""
+def _matrices(*projections: Any) -> list[Tensor]:
+    if any(part.bias is not None for part in projections):
+        raise ValueError("projections with a bias are not supported")
+    return [part.weight.detach() for part in projections]
 
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        first = layer.mlp.gate_proj.weight
-        # Where products are laid out anew, one place serves all: freed ones between them would fragment the heap
-        # (217 MB of the published model's).
-        self._packs = Product.packs(first.device, dtype)
-        self._place = torch.empty(2 * first.numel() if self._packs else 0, dtype=first.dtype)
 
-    def __call__(self, parts: list[Any]) -> Product:
-        if any(part.bias is not None for part in parts):
-            raise ValueError("projections with a bias are not supported")
-        weights = [part.weight.detach() for part in parts]
-        if not self._packs:
-            return Product(torch.cat(weights).to(self.dtype))
-        rows, width = sum(len(weight) for weight in weights), weights[0].shape[1]
-        joined = self._place[: rows * width].view(rows, width)
-        torch.cat(weights, out=joined)
-        return Product(joined)
+def _joiner(layer: Any, precision: str) -> Joiner:
+    up, query = layer.mlp.up_proj.weight, layer.self_attn.q_proj.weight
+    dtype = DTYPES[precision]
+    if precision != "int8" and not copies(up.device, dtype):
+        return Joiner(FloatProduct, dtype, None)
+    place = up.new_empty(max(2 * up.numel(), 3 * query.numel()))
+    return Joiner(Int8Product if precision == "int8" else FloatProduct, dtype, place)
