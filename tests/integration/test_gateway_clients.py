@@ -4,16 +4,13 @@ import asyncio
 import io
 import json
 import os
-import queue
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -23,38 +20,18 @@ import soundfile
 from playwright.async_api import async_playwright
 from websockets.asyncio.client import connect
 
-from infra.embedded import launcher
 from tests.environment import environment
+from tests.gateway_stack import VOXBUS, running_stack
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-_START_TIMEOUT_S = 90.0
-_VOXBUS = [sys.executable, "-c", "from infra.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A running stack with espeak, whose sound is real speech and quickly made."""
-    folder = tmp_path_factory.mktemp("gateway-stack")
-    tied = [sys.executable, launcher.__file__, str(os.getpid()), *_VOXBUS]
-    with (folder / "up.log").open("w") as log:
-        process = subprocess.Popen(
-            [*tied, "up", "--data-dir", str(folder / "data"), "--engine", "espeak", "--slots", "1"],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert process.stdout is not None
-    lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda stdout: lines.put(stdout.readline()), args=(process.stdout,), daemon=True).start()
-    with closing(process.stdout):
-        try:
-            assert lines.get(timeout=_START_TIMEOUT_S), (folder / "up.log").read_text()
-            yield folder / "data"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    with running_stack(tmp_path_factory.mktemp("gateway-stack"), "--engine", "espeak", "--slots", "1") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -166,39 +143,9 @@ async def test_a_request_is_followed_to_its_end_and_fetched(http):
     assert seconds(audio.content) > 1
 
 
-async def end_of(http, location, timeout_s=20):
-    async def ended():
-        state = (await http.get(location)).json()["state"]
-        return state in ("completed", "failed", "cancelled", "expired") and state
-
-    return await eventually(ended, timeout_s)
-
-
-async def test_a_cancelled_request_frees_its_lane_unless_another_waits(http):
-    long = " ".join(["This is one more sentence of a very long text."] * 190)
-    made = await http.post("/v1/speech", json={"text": fresh(long)})
-    cancelled = await http.delete(made.json()["status_url"])
-    assert (cancelled.status_code, cancelled.headers["location"]) == (202, made.json()["status_url"])
-    assert await end_of(http, made.json()["status_url"]) == "cancelled"
-
-    async def idle():
-        figures = (await http.get("/v1/pipeline")).json()["stages"]["synth"]["figures"]
-        return figures["voxbus_synth_lanes_busy"][""] == 0
-
-    await eventually(idle)
-    again = await http.delete(made.json()["status_url"])
-    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
-
-    shared = {"text": fresh("Two want this")}
-    one, two = [await http.post("/v1/speech", json=shared) for _ in range(2)]
-    await http.delete(one.json()["status_url"])
-    assert await end_of(http, two.json()["status_url"]) == "completed"
-    assert await end_of(http, one.json()["status_url"]) in ("cancelled", "completed"), "it may have been too late"
-
-
 async def test_the_bus_goes_and_comes_back(data, url, http):
     ps = await asyncio.to_thread(
-        subprocess.run, [*_VOXBUS, "ps", "--json", "--data-dir", str(data)],
+        subprocess.run, [*VOXBUS, "ps", "--json", "--data-dir", str(data)],
         capture_output=True, text=True, env=environment(), check=False,
     )  # fmt: skip
     broker = _broker_pid(ps.stdout)
