@@ -7,10 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -18,10 +19,15 @@ import openai
 import pytest
 import soundfile
 from playwright.async_api import async_playwright
+from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
+from infra.embedded.endpoints import as_environment, load
+from infra.settings import RedisSettings
+from producers.gateway.keys import ApiKey, KeyRing, new_key
 from tests.environment import environment
 from tests.gateway_stack import VOXBUS, running_stack
+from tests.gateway_world import until_ready
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -143,21 +149,28 @@ async def test_a_request_is_followed_to_its_end_and_fetched(http):
     assert seconds(audio.content) > 1
 
 
-async def test_the_bus_goes_and_comes_back(data, url, http):
+@asynccontextmanager
+async def no_bus(data):
+    """The broker of the stack stands still while the block runs."""
     ps = await asyncio.to_thread(
         subprocess.run, [*VOXBUS, "ps", "--json", "--data-dir", str(data)],
-        capture_output=True, text=True, env=environment(), check=False,
+        capture_output=True, text=True, env=environment(), check=True,
     )  # fmt: skip
-    broker = _broker_pid(ps.stdout)
+    broker = next(int(row["pid"]) for row in json.loads(ps.stdout)["children"] if row["stage"] == "tansu")
     os.kill(broker, signal.SIGSTOP)
     try:
+        yield
+    finally:
+        os.kill(broker, signal.SIGCONT)
+
+
+async def test_the_bus_goes_and_comes_back(data, http):
+    async with no_bus(data):
         began = time.monotonic()
         answer = await http.post("/v1/speech", json={"text": fresh()})
         assert (answer.status_code, time.monotonic() - began < 2) == (503, True)
         assert int(answer.headers["retry-after"]) >= 1
         assert (await http.get("/")).status_code == 200
-    finally:
-        os.kill(broker, signal.SIGCONT)
 
     async def served():
         return (await http.post("/v1/speech", json={"text": fresh()})).status_code == 202
@@ -171,8 +184,72 @@ async def test_the_bus_goes_and_comes_back(data, url, http):
     await eventually(heard, 60)
 
 
-def _broker_pid(listing: str) -> int:
-    return next(int(row["pid"]) for row in json.loads(listing)["children"] if row["stage"] == "tansu")
+@asynccontextmanager
+async def gateway_process(data, log, keys):
+    """A gateway in a process of its own, which tells all it can."""
+    stack = load(data / "endpoints.json")
+    told = {"LOG__LEVEL": "DEBUG", "GATEWAY__PORT": "0", "GATEWAY__API_KEYS_FILE": str(keys)}
+    told["GATEWAY__DEDUP_WEB"] = str(stack.dedup_web)
+    variables = environment(as_environment(stack) | {f"VOXBUS_{name}": value for name, value in told.items()})
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "producers.gateway", env=variables, stdout=output, stderr=output
+        )
+    try:
+
+        def port():
+            lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
+            return next((line["port"] for line in lines if line["event"] == "listening" and "port" in line), None)
+
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await eventually(port, 30)}", timeout=10) as http:
+            await until_ready(http)
+            yield http
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_no_text_no_callback_and_no_key_is_in_the_log(data, tmp_path):
+    """Of a whole process at its most talkative, whatever goes wrong."""
+    word, path = f"Word{uuid.uuid4().hex}", f"path{uuid.uuid4().hex}"
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    text = {"text": f"Say {word} and no more.", "callback_url": f"http://127.0.0.1:1/{path}?token={path}"}
+    log, told = tmp_path / "gateway.log", []
+    redis_url = load(data / "endpoints.json").redis
+    async with gateway_process(data, log, tmp_path / "keys") as http, Redis.from_url(redis_url) as redis:
+
+        async def post(body, presented=key):
+            content = body if isinstance(body, str) else json.dumps(body)
+            headers = {"Authorization": f"Bearer {presented}"}
+            answer = await http.post("/v1/speech", content=content, headers=headers)
+            told.append(answer.status_code)
+            return answer
+
+        made = await post(text)
+        await post(text, f"{key}x")
+        await post({**text, "voice": word})
+        await post(json.dumps(text)[:-1])
+        await post({**text, "metadata": {"a": "x" * 200_000}})
+        for name in (made.json()["request_id"], word):
+            answer = await http.get(f"/v1/requests/{name}", headers={"Authorization": f"Bearer {key}"})
+            told.append(answer.status_code)
+        # What only a defect, or somebody else's hand in Redis, brings about.
+        broken = KeyRing((ApiKey(**json.loads(line)),)).id_of("alice", "broken")
+        await redis.set(f"{RedisSettings().namespace}content:{broken}", b"\xff")
+        await post({**text, "request_id": "broken"})
+        address = str(http.base_url).replace("http", "ws", 1).rstrip("/") + "/v1/stream"
+        async with connect(address, subprotocols=["voxbus.v1", f"voxbus.key.{key}"]) as socket:
+            await socket.send(json.dumps({**text, "format": word}))
+            told.append(json.loads(await socket.recv())["status"])
+        async with no_bus(data):
+            await post({**text, "text": f"Nobody hears {word}."})
+    assert told == [202, 401, 422, 422, 413, 200, 404, 500, 422, 503]
+    lines = log.read_text().splitlines()
+    assert len(lines) >= 4
+    said = {json.loads(one)["event"] for one in lines}
+    assert {"starting", "listening", "bus reached", "not handled"} <= said, said
+    assert [one for one in lines if any(secret in one for secret in (word, path, key))] == []
 
 
 def test_no_bad_input_makes_the_gateway_fail(url):
