@@ -1,5 +1,6 @@
 """What the OpenAPI document says beside the code: bodies, examples, answers."""
 
+import json
 from typing import Any
 
 from producers.gateway.routes import examples
@@ -43,7 +44,7 @@ def _object_of(**properties: dict[str, Any]) -> dict[str, Any]:
 
 
 _LIST = {"type": "array"}
-_TEXT_HEADER = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+_TEXT_HEADER = {"type": "string", "minLength": 1, "maxLength": 255}
 
 _STATUS_URL = _text("Where its state is.", f"/v1/requests/{examples.ID}")
 _NO_STORE = _text("Always so.", "no-store")
@@ -117,6 +118,17 @@ AUDIO: dict[str, Any] = {
         **problems(401, _UNKNOWN, (409, "not_ready", "bad_audio"), _BAD_ID, (429, "rate_limited"), 500, _NO_STATE),
     },
 }
+_EVENT_ID = {"type": "string", "pattern": "^[0-9]{3}-[0-9]{2}$"}
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "Of each event.",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": _EVENT_ID,
+        "event": {"const": "status"},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _STATUS_SCHEMA},
+    },
+}
 EVENTS: dict[str, Any] = {
     "responses": {
         200: {
@@ -124,17 +136,15 @@ EVENTS: dict[str, Any] = {
             **_told_in({"Cache_Control": _NO_STORE}),
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
-                    "example": 'id: 042-02\nevent: status\ndata: {"state": "synthesizing", "percent": 42}\n\n',
+                    "schema": _EVENT,
+                    "example": {"id": "042-02", "event": "status", "data": json.dumps(examples.STATUS)},
                 }
             },
         },
         204: {"description": "The end was seen already."},
         **problems(401, _UNKNOWN, _BAD_ID, (429, "rate_limited"), 500, (*_NO_STATE, "too_many_listeners")),
     },
-    "openapi_extra": {
-        "parameters": [_header("Last-Event-ID", "The last event that was seen.", {"type": "string"}, "010-02")]
-    },
+    "openapi_extra": {"parameters": [_header("Last-Event-ID", "The last event that was seen.", _EVENT_ID, "010-02")]},
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}, "example": "(bytes of the file)"}
 OPENAI: dict[str, Any] = {
