@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,12 +26,11 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from websockets.asyncio.client import connect
 
-from infra.embedded.endpoints import as_environment, load
+from infra.embedded.endpoints import load
 from infra.settings import RedisSettings
 from producers.gateway.keys import ApiKey, KeyRing, new_key
 from tests.environment import environment
-from tests.gateway_stack import VOXBUS, running_stack
-from tests.gateway_world import until_ready
+from tests.gateway_stack import VOXBUS, gateway_process, running_stack
 from tests.waiting import eventually
 
 _QUICKLY = settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -198,31 +196,6 @@ async def test_the_bus_goes_and_comes_back(data, http):
     await eventually(heard, 60)
 
 
-@asynccontextmanager
-async def gateway_process(data, log, keys):
-    """A gateway in a process of its own, which tells all it can."""
-    stack = load(data / "endpoints.json")
-    told = {"LOG__LEVEL": "DEBUG", "GATEWAY__PORT": "0", "GATEWAY__API_KEYS_FILE": str(keys)}
-    told["GATEWAY__DEDUP_WEB"] = str(stack.dedup_web)
-    variables = environment(as_environment(stack) | {f"VOXBUS_{name}": value for name, value in told.items()})
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "producers.gateway", env=variables, stdout=output, stderr=output
-        )
-    try:
-
-        def port():
-            lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
-            return next((line["port"] for line in lines if line["event"] == "listening" and "port" in line), None)
-
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await eventually(port, 30)}", timeout=10) as http:
-            await until_ready(http)
-            yield http
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 async def test_no_text_no_callback_and_no_key_is_in_the_log(data, tmp_path):
     """Of a whole process at its most talkative, whatever goes wrong."""
     word, path = f"Word{uuid.uuid4().hex}", f"path{uuid.uuid4().hex}"
@@ -321,12 +294,31 @@ async def test_the_console_speaks_in_a_browser(url, chromium, tmp_path):
         await page.wait_for_selector("#dot.good", timeout=20_000)
         # By keyboard alone: the text has the focus, Ctrl+Enter speaks.
         await page.keyboard.press("Control+A")
-        await page.keyboard.type(fresh("Spoken while it is being made"))
+        text = fresh("Spoken while it is being made")
+        await page.keyboard.type(text)
         await page.keyboard.press("Control+Enter")
         await page.wait_for_selector("td.state-completed", timeout=30_000)
         assert await page.evaluate("player.length") > 1, "the audio came over the WebSocket"
         assert await page.evaluate("player.peaks.length") > 50
         assert await page.locator("#stages li.done").count() == 7
+        # One that is only queued, one that is refused, and the first again: each row has its own bar.
+        await page.fill("#text", fresh("Only queued"))
+        await page.click("#queue")
+        await page.locator("td.state-completed").nth(1).wait_for(timeout=30_000)
+        await page.fill("#text", "...")
+        await page.focus("#rows a")
+        await page.evaluate("queue()")
+        await page.wait_for_selector("td.state-failed", timeout=10_000)
+        assert await page.evaluate("document.activeElement.matches('#rows a')"), "the keyboard stays where it was"
+        await page.fill("#text", text)
+        await page.keyboard.press("Control+Enter")
+        await page.locator("td.state-completed").nth(2).wait_for(timeout=30_000)
+        bars = page.locator("#rows .bar")
+        labels = [await bars.nth(number).get_attribute("aria-label") for number in range(await bars.count())]
+        whole = "stage 7 of 7, completed"
+        assert labels == [whole, "failed at stage 1 of 7, accepted", whole, whole]
+        assert await page.locator("#rows .bar i.done").count() == 21
+        assert await page.locator("#rows .bar.failed i.active").count() == 1
         await page.click("#tab-kafka")
         assert "tts.requests" in await page.inner_text("#code")
         await page.screenshot(path=pictures / "console.png", full_page=True)
