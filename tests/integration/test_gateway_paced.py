@@ -111,7 +111,7 @@ async def test_a_cancelled_synthesis_frees_its_lane_within_a_second(stack, http,
 
 
 async def test_a_cancel_leaves_the_synthesis_to_those_who_wait_for_it_too(stack, http):
-    before, text = await misses(http), text_of(8)
+    before, text = await misses(http), text_of(16)
     one, two = [await post(http, text) for _ in range(2)]
     for made in (one, two):
         await eventually(lambda made=made: is_in(http, made, "synthesizing"), 20)
@@ -157,7 +157,7 @@ async def test_work_whose_only_listener_left_is_cancelled_when_the_setting_says_
 
 
 async def test_work_of_others_goes_on_when_a_listener_left(stack, replica, http):
-    text = text_of(8)
+    text = text_of(16)
     async with heard_by_socket(replica, text) as request_id:
         other = await post(http, text)
         await eventually(lambda: is_in(http, other, "synthesizing"), 5)
@@ -172,7 +172,8 @@ async def test_the_estimate_meets_the_real_start(http):
     filling = [await post(http, text_of(4)) for _ in range(6)]
 
     async def speed_is_known():
-        return (await queue(http))["speed"] == pytest.approx(_SPEED, rel=0.25)
+        # Until a second was spoken while jobs wait, it is that of single short ones, whose beginnings count as well.
+        return (await queue(http))["speed"] == pytest.approx(_SPEED, rel=0.3)
 
     await eventually(speed_is_known, 10)
     began = time.monotonic()
