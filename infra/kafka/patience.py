@@ -5,9 +5,14 @@ that short when the fetch's wait is over: the answer then carries the high water
 wait for all, a partition of a few thousand small batches is never read again. A long wait for all would cost its
 time at every hop, for the broker does not wake up on new data. So the wait is short until an answer says that records
 are there which it does not bring; the fetch after that one may take as long as it needs, and is answered as soon as
-the records are found. Apache Kafka never gives such an answer. Figures: `docs/decisions/0012-patient-fetches.md`.
+the records are found. Apache Kafka never gives such an answer.
+
+A record is counted before it can be read, for some milliseconds. A fetch that comes in between finds nothing and is
+answered after half its wait at the earliest, so no wait may be much longer than what finding takes, which the answers
+show. Figures: `docs/decisions/0012-patient-fetches.md`.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 # Of half a million batches in one partition; well below the 20 s after which an answer is no longer waited for.
 LONGEST_MS = 8_000
+_MARGIN = 2  # times what finding took; more batches and a busy machine make it longer the next time
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +32,23 @@ class Patience:
     wait_ms: int
     """Of the next fetch."""
     enough_ms: int
-    """What last was enough; tried first when records are left behind again."""
+    """What would have been enough the last time; tried first when records are left behind again."""
 
     @classmethod
     def at_rest(cls, base_ms: int) -> "Patience":
         """Nothing fetched yet."""
         return cls(base_ms, base_ms, base_ms)
 
-    def after(self, *, left_behind: bool) -> "Patience":
+    def after(self, *, left_behind: bool, took_ms: int) -> "Patience":
         """The patience after an answer.
 
         Args:
             left_behind: some partition has records that the answer should have brought and did not.
+            took_ms: how long it took.
         """
         if not left_behind:
-            return Patience(self.base_ms, self.base_ms, self.wait_ms if self.wait_ms > self.base_ms else self.enough_ms)
+            enough_ms = min(_MARGIN * took_ms, self.wait_ms) if self.wait_ms > self.base_ms else self.enough_ms
+            return Patience(self.base_ms, self.base_ms, enough_ms)
         longer = min(max(2 * self.wait_ms, self.enough_ms), max(LONGEST_MS, self.base_ms))
         return Patience(self.base_ms, longer, self.enough_ms)
 
@@ -65,9 +73,11 @@ def _attend(fetcher: Any) -> None:
 
     async def attended(assignment: Any, node_id: Any, request: Any) -> Any:
         nonlocal patience
+        began = time.monotonic()
         result = await answered(assignment, node_id, request)
         if assignment.active:
-            patience = patience.after(left_behind=_left_behind(fetcher, assignment, request))
+            took_ms = round((time.monotonic() - began) * 1_000)
+            patience = patience.after(left_behind=_left_behind(fetcher, assignment, request), took_ms=took_ms)
             fetcher._fetch_max_wait_ms = patience.wait_ms
         return result
 

@@ -11,7 +11,6 @@ import uvicorn
 from aiohttp import ClientSession, TCPConnector
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -37,15 +36,13 @@ from producers.gateway.problems import ProblemError, on_http_exception, on_probl
 from producers.gateway.projection import Projection
 from producers.gateway.redis_line import redis_line
 from producers.gateway.routes import about, openai, requests, speech, stream
-from producers.gateway.routes.openapi import ACCEPTED, PROBLEM
+from producers.gateway.routes.document import document_of
 from producers.gateway.settings import Settings
 from producers.gateway.stored_audio import stored_audio
 from producers.gateway.take_hub import TakeHub
-from producers.gateway.tickets import SpeechBody
 from producers.replies import Completions, Followers
 from schemas import topics
 from schemas.audio import AudioChunk, TakeFinished
-from schemas.completions import RequestCompleted, RequestStatus
 
 _log = get_logger(__name__)
 _WAITING = 10_000
@@ -160,7 +157,7 @@ def web_app(state: GatewayState) -> ASGIApp:
 
     def openapi() -> dict[str, Any]:
         if not document:
-            document.update(_openapi(app, keys=not state.keys.open))
+            document.update(document_of(app, keys=not state.keys.open))
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to complete the document
@@ -174,20 +171,6 @@ def web_app(state: GatewayState) -> ASGIApp:
             front, allow_origins=origins, allow_headers=headers, allow_methods=methods, expose_headers=exposed
         )
     return front
-
-
-def _openapi(app: FastAPI, *, keys: bool) -> dict[str, Any]:
-    document = get_openapi(title="voxbus", version="1", summary="Text to speech over a bus", routes=app.routes)
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (SpeechBody, RequestStatus, RequestCompleted, openai.OpenAISpeech):
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
-    schemas |= {"Problem": PROBLEM, "Accepted": ACCEPTED}
-    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    if keys:
-        document["security"] = [{"key": []}]
-    return document
 
 
 class _Server(uvicorn.Server):

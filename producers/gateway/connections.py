@@ -9,6 +9,10 @@ from asyncio import TimerHandle, Transport
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from producers.gateway import metrics
 from producers.gateway.problems import ProblemError
@@ -82,6 +86,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand over to the WebSocket protocol, which would refuse a malformed handshake in plain text."""
+        problem = _malformed(self.scope["method"], self.headers)
+        if problem is None:
+            super().handle_websocket_upgrade()
+        else:
+            self._refuse(problem)
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
         self._refuse(ProblemError(400, "invalid_request", msg))
@@ -113,3 +125,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", bytes(response.body)]))
         self.transport.close()
         metrics.REQUESTS.labels("none", str(problem.status)).inc()
+
+
+def _malformed(method: str, headers: list[tuple[bytes, bytes]]) -> ProblemError | None:
+    """What is wrong with the handshake of a WebSocket, as the library would find it."""
+    if method != "GET":
+        return ProblemError(400, "invalid_request", "no WebSocket: it begins with GET")
+    told = Headers()
+    for name, value in headers:
+        told[name.decode("latin-1")] = value.decode("latin-1")
+    try:
+        ServerProtocol().process_request(Request("/", told))
+    except InvalidHandshake as error:
+        return ProblemError(400, "invalid_request", f"no WebSocket: {error}")
+    return None

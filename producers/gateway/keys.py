@@ -16,6 +16,8 @@ _PREFIX = "vxb_"
 _MARK = ".k"
 _MAC_DIGITS = 24
 _NAME_CHARS = 128 - len(_MARK) - _MAC_DIGITS  # of a name that fits into an id together with its mark
+KEY_WANTED = "send a known key as `Authorization: Bearer …`"
+"""What is said to those who come without."""
 ANYBODY = "anybody"
 """Owner of every request while no keys are set up."""
 
@@ -85,7 +87,7 @@ class KeyRing:
             return ANYBODY
         owner = self.owner_of(_presented(connection))
         if owner is None:
-            raise ProblemError(401, "invalid_request", "send a known key as `Authorization: Bearer …`")
+            raise ProblemError(401, "invalid_request", KEY_WANTED)
         return owner
 
 

@@ -50,7 +50,7 @@ class Handful:
             self._tokens -= 1
             return True
         if now < self._empty_until:
-            raise _limited(self._retry_after_s)
+            raise rate_limited(self._retry_after_s)
         return False
 
     def put_back(self) -> None:
@@ -145,7 +145,8 @@ class Limits:
         return max(1.0, result.state.retry_after) if result.limited else 0.0
 
 
-def _limited(retry_after_s: float) -> ProblemError:
+def rate_limited(retry_after_s: float) -> ProblemError:
+    """The refusal of one who asks too often."""
     return ProblemError(
         429, "rate_limited", "too many requests; try again after the time in Retry-After", retry_after_s=retry_after_s
     )

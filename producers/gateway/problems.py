@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -32,8 +33,8 @@ _TITLES = {
 class ProblemError(Exception):
     """A refusal.
 
-    `pointer` is a JSON pointer into the body, to the field at fault; `retry_after_s` is told in whole seconds, at least
-    one; `members` stand beside the usual ones.
+    `pointer` is a JSON pointer into the body, to the field at fault, as a URI fragment has it; `parameter` names one of
+    the path instead; `retry_after_s` is told in whole seconds, at least one; `members` stand beside the usual ones.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ProblemError(Exception):
         detail: str,
         *,
         pointer: str | None = None,
+        parameter: str | None = None,
         retry_after_s: float | None = None,
         members: Mapping[str, object] | None = None,
     ) -> None:
@@ -51,6 +53,7 @@ class ProblemError(Exception):
         self.code = code
         self.detail = detail
         self.pointer = pointer
+        self.parameter = parameter
         self.retry_after_s = None if retry_after_s is None else max(1, math.ceil(retry_after_s))
         self.members = members or {}
 
@@ -65,13 +68,15 @@ class ProblemError(Exception):
         }
         if self.pointer is not None:
             body["errors"] = [{"pointer": f"#{self.pointer}", "detail": self.detail}]
+        elif self.parameter is not None:
+            body["errors"] = [{"parameter": self.parameter, "detail": self.detail}]
         if self.retry_after_s is not None:  # where there is no header to say it in
             body["retry_after_s"] = self.retry_after_s
         return {**body, **self.members}
 
     def response(self) -> Response:
         """The answer that says so."""
-        headers = {}
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         return Response(
@@ -97,8 +102,25 @@ async def on_validation(_request: Request, error: Exception) -> Response:
     """Answer a parameter that the framework finds wrong."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    pointer = "".join(f"/{part}" for part in first["loc"])
-    return ProblemError(422, "invalid_request", str(first["msg"]), pointer=pointer).response()
+    return ProblemError(422, "invalid_request", str(first["msg"]), parameter=str(first["loc"][-1])).response()
+
+
+def pointer_of(location: Sequence[str | int], document: object, *, missing: bool) -> str:
+    """Where in a JSON object a validation error is: a JSON pointer in the form of a URI fragment (RFC 6901, 3 and 6).
+
+    Args:
+        location: as the validator tells it, with the names of the kinds it tried in between, which nobody sent.
+        document: what was sent; no field of ours is an array.
+        missing: whether the last part is what should have been there.
+    """
+    pointer = ""
+    for number, part in enumerate(location):
+        if isinstance(document, dict) and part in document:
+            document = document[part]
+        elif not (missing and number == len(location) - 1):
+            continue
+        pointer += "/" + quote(str(part).replace("~", "~0").replace("/", "~1"), safe="~")
+    return pointer
 
 
 async def on_unexpected(_request: Request, _error: Exception) -> Response:

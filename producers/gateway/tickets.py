@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import ConfigDict, ValidationError
 
 from infra.speech import RefusedError, Speech
-from producers.gateway.problems import ProblemError
+from producers.gateway.problems import ProblemError, pointer_of
 from schemas.base import utc_now
 from schemas.completions import CompletionData, RequestStatus
 from schemas.renditions import CachedRendition
@@ -74,13 +74,14 @@ def read_body(body: bytes) -> SynthesisRequested:
     try:
         return SpeechBody.model_validate_json(body)
     except ValidationError as error:
-        raise problem_of(error) from None
+        raise problem_of(error, body) from None
 
 
-def problem_of(error: ValidationError) -> ProblemError:
+def problem_of(error: ValidationError, body: bytes) -> ProblemError:
     """The refusal that names the first field at fault, never its content."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    pointer = "".join(f"/{part}" for part in first["loc"])
+    document = json.loads(body) if first["loc"] else None  # only what could be read has a field at fault
+    pointer = pointer_of(first["loc"], document, missing=first["type"] == "missing")
     return ProblemError(422, "invalid_request", str(first["msg"]).removeprefix("Value error, "), pointer=pointer)
 
 

@@ -4,57 +4,52 @@ import asyncio
 import io
 import json
 import os
-import queue
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
+import schemathesis
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 from playwright.async_api import async_playwright
+from redis.asyncio import Redis
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
 from websockets.asyncio.client import connect
 
-from infra.embedded import launcher
+from infra.embedded.endpoints import load
+from infra.settings import RedisSettings
+from producers.gateway.keys import ApiKey, KeyRing, new_key
 from tests.environment import environment
+from tests.gateway_stack import VOXBUS, gateway_process, running_stack
 from tests.waiting import eventually
 
+_QUICKLY = settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+load_all_checks()
+_CONFORMITY = [
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-_START_TIMEOUT_S = 90.0
-_VOXBUS = [sys.executable, "-c", "from infra.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A running stack with espeak, whose sound is real speech and quickly made."""
-    folder = tmp_path_factory.mktemp("gateway-stack")
-    tied = [sys.executable, launcher.__file__, str(os.getpid()), *_VOXBUS]
-    with (folder / "up.log").open("w") as log:
-        process = subprocess.Popen(
-            [*tied, "up", "--data-dir", str(folder / "data"), "--engine", "espeak", "--slots", "1"],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert process.stdout is not None
-    lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda stdout: lines.put(stdout.readline()), args=(process.stdout,), daemon=True).start()
-    with closing(process.stdout):
-        try:
-            assert lines.get(timeout=_START_TIMEOUT_S), (folder / "up.log").read_text()
-            yield folder / "data"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    with running_stack(tmp_path_factory.mktemp("gateway-stack"), "--engine", "espeak", "--slots", "1") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -166,51 +161,28 @@ async def test_a_request_is_followed_to_its_end_and_fetched(http):
     assert seconds(audio.content) > 1
 
 
-async def end_of(http, location, timeout_s=20):
-    async def ended():
-        state = (await http.get(location)).json()["state"]
-        return state in ("completed", "failed", "cancelled", "expired") and state
-
-    return await eventually(ended, timeout_s)
-
-
-async def test_a_cancelled_request_frees_its_lane_unless_another_waits(http):
-    long = " ".join(["This is one more sentence of a very long text."] * 190)
-    made = await http.post("/v1/speech", json={"text": fresh(long)})
-    cancelled = await http.delete(made.json()["status_url"])
-    assert (cancelled.status_code, cancelled.headers["location"]) == (202, made.json()["status_url"])
-    assert await end_of(http, made.json()["status_url"]) == "cancelled"
-
-    async def idle():
-        figures = (await http.get("/v1/pipeline")).json()["stages"]["synth"]["figures"]
-        return figures["voxbus_synth_lanes_busy"][""] == 0
-
-    await eventually(idle)
-    again = await http.delete(made.json()["status_url"])
-    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
-
-    shared = {"text": fresh("Two want this")}
-    one, two = [await http.post("/v1/speech", json=shared) for _ in range(2)]
-    await http.delete(one.json()["status_url"])
-    assert await end_of(http, two.json()["status_url"]) == "completed"
-    assert await end_of(http, one.json()["status_url"]) in ("cancelled", "completed"), "it may have been too late"
-
-
-async def test_the_bus_goes_and_comes_back(data, url, http):
+@asynccontextmanager
+async def no_bus(data):
+    """The broker of the stack stands still while the block runs."""
     ps = await asyncio.to_thread(
-        subprocess.run, [*_VOXBUS, "ps", "--json", "--data-dir", str(data)],
-        capture_output=True, text=True, env=environment(), check=False,
+        subprocess.run, [*VOXBUS, "ps", "--json", "--data-dir", str(data)],
+        capture_output=True, text=True, env=environment(), check=True,
     )  # fmt: skip
-    broker = _broker_pid(ps.stdout)
+    broker = next(int(row["pid"]) for row in json.loads(ps.stdout)["children"] if row["stage"] == "tansu")
     os.kill(broker, signal.SIGSTOP)
     try:
+        yield
+    finally:
+        os.kill(broker, signal.SIGCONT)
+
+
+async def test_the_bus_goes_and_comes_back(data, http):
+    async with no_bus(data):
         began = time.monotonic()
         answer = await http.post("/v1/speech", json={"text": fresh()})
         assert (answer.status_code, time.monotonic() - began < 2) == (503, True)
         assert int(answer.headers["retry-after"]) >= 1
         assert (await http.get("/")).status_code == 200
-    finally:
-        os.kill(broker, signal.SIGCONT)
 
     async def served():
         return (await http.post("/v1/speech", json={"text": fresh()})).status_code == 202
@@ -224,26 +196,74 @@ async def test_the_bus_goes_and_comes_back(data, url, http):
     await eventually(heard, 60)
 
 
-def _broker_pid(listing: str) -> int:
-    return next(int(row["pid"]) for row in json.loads(listing)["children"] if row["stage"] == "tansu")
+async def test_no_text_no_callback_and_no_key_is_in_the_log(data, tmp_path):
+    """Of a whole process at its most talkative, whatever goes wrong."""
+    word, path = f"Word{uuid.uuid4().hex}", f"path{uuid.uuid4().hex}"
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    text = {"text": f"Say {word} and no more.", "callback_url": f"http://127.0.0.1:1/{path}?token={path}"}
+    log, told = tmp_path / "gateway.log", []
+    redis_url = load(data / "endpoints.json").redis
+    async with gateway_process(data, log, tmp_path / "keys") as http, Redis.from_url(redis_url) as redis:
+
+        async def post(body, presented=key):
+            content = body if isinstance(body, str) else json.dumps(body)
+            headers = {"Authorization": f"Bearer {presented}"}
+            answer = await http.post("/v1/speech", content=content, headers=headers)
+            told.append(answer.status_code)
+            return answer
+
+        made = await post(text)
+        await post(text, f"{key}x")
+        await post({**text, "voice": word})
+        await post(json.dumps(text)[:-1])
+        await post({**text, "metadata": {"a": "x" * 200_000}})
+        for name in (made.json()["request_id"], word):
+            answer = await http.get(f"/v1/requests/{name}", headers={"Authorization": f"Bearer {key}"})
+            told.append(answer.status_code)
+        # What only a defect, or somebody else's hand in Redis, brings about.
+        broken = KeyRing((ApiKey(**json.loads(line)),)).id_of("alice", "broken")
+        await redis.set(f"{RedisSettings().namespace}content:{broken}", b"\xff")
+        await post({**text, "request_id": "broken"})
+        address = str(http.base_url).replace("http", "ws", 1).rstrip("/") + "/v1/stream"
+        async with connect(address, subprotocols=["voxbus.v1", f"voxbus.key.{key}"]) as socket:
+            await socket.send(json.dumps({**text, "format": word}))
+            told.append(json.loads(await socket.recv())["status"])
+        async with no_bus(data):
+            await post({**text, "text": f"Nobody hears {word}."})
+    assert told == [202, 401, 422, 422, 413, 200, 404, 500, 422, 503]
+    lines = log.read_text().splitlines()
+    assert len(lines) >= 4
+    said = {json.loads(one)["event"] for one in lines}
+    assert {"starting", "listening", "bus reached", "not handled"} <= said, said
+    assert [one for one in lines if any(secret in one for secret in (word, path, key))] == []
 
 
-def test_no_bad_input_makes_the_gateway_fail(url):
-    schemathesis = pytest.importorskip("schemathesis")
-    from hypothesis import HealthCheck, settings
-    from schemathesis.checks import load_all_checks  # noqa: F401  # the package is there as a whole
-
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_whatever_is_sent_is_answered_as_documented(url, mode):
+    """Good and bad input alike: a documented status, type, headers and schema; bad input refused, and no failure."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    answered = {}
 
     def one(case):
-        answer = case.call(timeout=20)
-        assert answer.status_code < 500 or answer.status_code == 503, (case.method, case.path, answer.status_code)
+        answer = case.call(timeout=20, allow_redirects=False)
+        answered.setdefault(f"{case.method} {case.path}", set()).add(answer.status_code)
+        assert answer.status_code < 500, (case.method, case.path, answer.status_code)
+        case.validate_response(answer, checks=CHECKS.get_by_names(_CONFORMITY))
 
-    for operation in schema.get_all_operations():
-        made = operation.ok()
-        if "/events" not in made.path:
-            quick(__import__("hypothesis").given(case=made.as_strategy())(one))()
+    made = httpx.post(f"{url}/v1/speech", json={"text": fresh()}, headers={"Prefer": "wait=30"}, timeout=40).json()
+    known = {"request_id": made["data"]["request_id"]}
+    for operation in (found.ok() for found in schema.get_all_operations()):
+        with suppress(Unsatisfiable):  # nothing can be wrong with what has no parameter
+            _QUICKLY(given(case=operation.as_strategy(mode))(one))()
+        if mode is GenerationMode.POSITIVE and "{request_id}" in operation.path:
+            _QUICKLY(given(case=operation.as_strategy(mode, path_parameters=known))(one))()
+    if mode is GenerationMode.POSITIVE:
+        assert len(answered) == len(list(schema.get_all_operations()))
+        assert [302 in statuses for name, statuses in answered.items() if name.endswith("/audio")] == [True]
+    else:
+        assert len(answered) == 6, "those with a parameter or a body"
+        assert all(400 <= status < 500 for statuses in answered.values() for status in statuses)
 
 
 @pytest.fixture
@@ -274,12 +294,31 @@ async def test_the_console_speaks_in_a_browser(url, chromium, tmp_path):
         await page.wait_for_selector("#dot.good", timeout=20_000)
         # By keyboard alone: the text has the focus, Ctrl+Enter speaks.
         await page.keyboard.press("Control+A")
-        await page.keyboard.type(fresh("Spoken while it is being made"))
+        text = fresh("Spoken while it is being made")
+        await page.keyboard.type(text)
         await page.keyboard.press("Control+Enter")
         await page.wait_for_selector("td.state-completed", timeout=30_000)
         assert await page.evaluate("player.length") > 1, "the audio came over the WebSocket"
         assert await page.evaluate("player.peaks.length") > 50
         assert await page.locator("#stages li.done").count() == 7
+        # One that is only queued, one that is refused, and the first again: each row has its own bar.
+        await page.fill("#text", fresh("Only queued"))
+        await page.click("#queue")
+        await page.locator("td.state-completed").nth(1).wait_for(timeout=30_000)
+        await page.fill("#text", "...")
+        await page.focus("#rows a")
+        await page.evaluate("queue()")
+        await page.wait_for_selector("td.state-failed", timeout=10_000)
+        assert await page.evaluate("document.activeElement.matches('#rows a')"), "the keyboard stays where it was"
+        await page.fill("#text", text)
+        await page.keyboard.press("Control+Enter")
+        await page.locator("td.state-completed").nth(2).wait_for(timeout=30_000)
+        bars = page.locator("#rows .bar")
+        labels = [await bars.nth(number).get_attribute("aria-label") for number in range(await bars.count())]
+        whole = "stage 7 of 7, completed"
+        assert labels == [whole, "failed at stage 1 of 7, accepted", whole, whole]
+        assert await page.locator("#rows .bar i.done").count() == 21
+        assert await page.locator("#rows .bar.failed i.active").count() == 1
         await page.click("#tab-kafka")
         assert "tts.requests" in await page.inner_text("#code")
         await page.screenshot(path=pictures / "console.png", full_page=True)

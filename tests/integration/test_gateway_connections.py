@@ -126,6 +126,30 @@ async def test_a_refused_handshake_is_a_problem(door):
         assert json.loads(response.body)["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "words"),
+    [
+        ("GET", {"Sec-WebSocket-Version": "13"}, "Sec-WebSocket-Key"),
+        ("GET", {"Sec-WebSocket-Key": "short", "Sec-WebSocket-Version": "13"}, "Sec-WebSocket-Key"),
+        ("GET", {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "7"}, "Version"),
+        ("POST", {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}, "GET"),
+    ],
+)
+async def test_a_malformed_handshake_is_a_problem(door, method, headers, words):
+    told = {"Host": "x", "Connection": "Upgrade", "Upgrade": "websocket", **headers}
+    head = [f"{method} /v1/stream HTTP/1.1", *(f"{name}: {value}" for name, value in told.items()), "", ""]
+    async with line(door.url) as (reader, writer):
+        writer.write("\r\n".join(head).encode())
+        status, headers, problem = await answer_of(reader)
+    assert (status, headers["content-type"], problem["code"]) == (400, _PROBLEM, "invalid_request")
+    assert words in problem["detail"]
+
+
+async def test_a_parameter_at_fault_is_named(door):
+    refused = await door.http.get("/v1/requests/a%20b")
+    assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "request_id")
+
+
 async def test_a_refused_preflight_is_a_problem(topics_ready, redis_settings):
     asked = {"Access-Control-Request-Method": "POST"}
     async with world(topics_ready, redis_settings, cors_origins=("https://friend.example",)) as door:

@@ -23,7 +23,7 @@ from schemas.completions import AudioInfo, CompletionData, EngineInfo, ErrorInfo
 from schemas.jobs import SynthesisJob
 from schemas.renditions import CachedRendition, rendition_cache_key
 from schemas.requests import SpeechSpec
-from tests.gateway_world import until_ready, world
+from tests.gateway_world import world
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
@@ -383,14 +383,3 @@ async def test_curl_works_as_the_readme_says(door):
     answer = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     assert answer.stdout.startswith("HTTP/1.1 202")
     assert "location: /v1/requests/" in answer.stdout.lower()
-
-
-async def test_no_text_and_no_callback_in_the_logs(door, caplog):
-    secret = "wordsnobodylogs"
-    caplog.set_level("DEBUG")
-    for body in ({"text": secret, "callback_url": f"https://a.example/{secret}"}, {"text": secret, "voice": "nobody"}):
-        await door.http.post("/v1/speech", json=body)
-    assert secret not in "".join(
-        record.getMessage() for record in caplog.records if record.name.startswith("producers")
-    )
-    await until_ready(door.http)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import httpx
 import pytest
@@ -88,6 +89,63 @@ async def test_a_second_request_hears_a_running_take_from_its_first_chunk(door):
             while len(heard) < len(pcm):
                 heard += await ws.recv()
             assert heard == pcm
+
+
+async def test_a_listener_that_takes_nothing_slows_no_other(door):
+    """300 s of audio: more than what the sockets between hold, so that the gateway has to wait for the one."""
+    pcm = noise(300)
+    with socket.socket() as narrow:
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        narrow.setblocking(False)
+        host, port = door.url.removeprefix("http://").split(":")
+        await asyncio.get_running_loop().sock_connect(narrow, (host, int(port)))
+        async with connect(stream_of(door), sock=narrow, max_queue=1) as slow, connect(stream_of(door)) as quick:
+            await slow.send(json.dumps({"text": "hello", "request_id": "one"}))
+            (request,) = await door.requested()
+            await quick.send(json.dumps({"text": "hello"}))
+            await door.requested(2)
+            fingerprint = (await door.http.get("/v1/requests/one")).json()["fingerprint"]
+            await speak_one(door, request, pcm, complete=False, fingerprint=fingerprint, parts=30)
+
+            async def all_of(listener):
+                heard = bytearray()
+                while len(heard) < len(pcm):
+                    message = await listener.recv()
+                    heard += message if isinstance(message, bytes) else b""
+                return bytes(heard)
+
+            assert await asyncio.wait_for(all_of(quick), 20) == pcm
+            assert await listeners(door) == 2, "the other is still there, and has not taken it all"
+            assert await asyncio.wait_for(all_of(slow), 20) == pcm
+
+
+async def test_a_stream_tells_its_id_before_there_is_audio_once_the_rate_is_known(door):
+    async with connect(stream_of(door)) as first, connect(stream_of(door)) as second:
+        await first.send(json.dumps({"text": "hello", "request_id": "one"}))
+        (request,) = await door.requested()
+        fingerprint = (await door.http.get("/v1/requests/one")).json()["fingerprint"]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(first.recv(), 0.3)
+        await speak_one(door, request, noise(1), complete=False, fingerprint=fingerprint)
+        assert json.loads(await first.recv())["event"] == "started"
+        await second.send(json.dumps({"text": "something else"}))
+        started = json.loads(await asyncio.wait_for(second.recv(), 5))
+        assert (started["event"], started["sample_rate"], started["cached"]) == ("started", 24_000, False)
+        state = await door.http.get(f"/v1/requests/{started['request_id']}")
+        assert state.json()["state"] == "accepted", "its audio is not begun with"
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/audio"), ("GET", "/events"), ("DELETE", "")])
+async def test_following_and_cancelling_are_within_the_limits(topics_ready, redis_settings, method, path):
+    async with world(topics_ready, redis_settings, rate_per_s=2, rate_burst=2) as door:
+        made = (await door.http.post("/v1/speech", json={"text": "a"})).json()
+        door.views.requests[made["request_id"]] = view(made["request_id"], made["fingerprint"])
+        answers = [await door.http.request(method, made["status_url"] + path) for _ in range(8)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused, [answer.status_code for answer in answers]
+        assert all(answer.json()["code"] == "rate_limited" for answer in refused)
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert (await door.http.get(made["status_url"])).status_code == 200, "asking where it is remains free"
 
 
 async def test_those_who_say_nothing_or_may_not_hold_no_slot(topics_ready, redis_settings, tmp_path):

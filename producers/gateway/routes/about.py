@@ -10,10 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from producers.gateway import metrics as figures
 from producers.gateway.door_state import state_of
 from producers.gateway.problems import ProblemError
-from producers.gateway.routes.openapi import PROBLEMS_401
+from producers.gateway.routes.openapi import HEALTHZ, METRICS, PIPELINE, READYZ, VOICES
 
 router = APIRouter()
-_VOICES = {"description": "Voices, dialects and formats."}
 # Nothing is loaded from anywhere else; audio is played from the store that the gateway redirects to.
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data:; "
@@ -21,7 +20,7 @@ _PAGE_POLICY = (
 )
 
 
-@router.get("/v1/voices", summary="Voices, dialects, formats", responses=PROBLEMS_401)
+@router.get("/v1/voices", summary="Voices, dialects, formats", response_model=None, **VOICES)
 async def voices(request: Request) -> dict[str, Any]:
     """What a request can ask for, and the engine that speaks."""
     state = state_of(request)
@@ -39,7 +38,7 @@ async def voices(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/pipeline", summary="Live picture of the pipeline", responses=PROBLEMS_401)
+@router.get("/v1/pipeline", summary="Live picture of the pipeline", response_model=None, **PIPELINE)
 async def pipeline(request: Request) -> dict[str, Any]:
     """Queue, slots, lanes, hits, webhooks: what the console page shows."""
     state = state_of(request)
@@ -53,13 +52,13 @@ async def pipeline(request: Request) -> dict[str, Any]:
     return {**await state.pipeline.picture(), "gateway": gateway}
 
 
-@router.get("/healthz", summary="Alive")
+@router.get("/healthz", summary="Alive", response_model=None, **HEALTHZ)
 async def healthz() -> dict[str, str]:
     """200 while the process runs."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", summary="Takes work", response_model=None, responses={503: {"description": "Not yet."}})
+@router.get("/readyz", summary="Takes work", response_model=None, **READYZ)
 async def readyz(request: Request) -> Response:
     """200 when requests can be put on the bus."""
     waiting = state_of(request).readiness()
@@ -69,7 +68,7 @@ async def readyz(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-@router.get("/metrics", summary="Prometheus", response_model=None)
+@router.get("/metrics", summary="Prometheus", response_model=None, response_class=Response, **METRICS)
 async def prometheus() -> Response:
     """Figures of this gateway."""
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from infra.voices import Catalogue
@@ -58,7 +58,13 @@ class _Listener:
     published: bool = False
 
 
-@router.post("/v1/audio/speech", summary="Speak a text (OpenAI-compatible)", response_model=None, **OPENAI)
+@router.post(
+    "/v1/audio/speech",
+    summary="Speak a text (OpenAI-compatible)",
+    response_model=None,
+    response_class=Response,
+    **OPENAI,
+)
 async def create_speech(request: Request) -> HeldResponse:
     """Audio as it is being made, in the format asked for."""
     state = state_of(request)
@@ -120,7 +126,7 @@ def _read(body: bytes) -> OpenAISpeech:
     try:
         return OpenAISpeech.model_validate_json(body)
     except ValidationError as error:
-        raise problem_of(error) from None
+        raise problem_of(error, body) from None
 
 
 async def _audio(state: GatewayState, resources: AsyncExitStack, listener: _Listener) -> AsyncGenerator[bytes]:

@@ -1,82 +1,26 @@
 """What the OpenAPI document says beside the code: bodies, examples, answers."""
 
+import json
 from typing import Any
 
-PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string", "examples": ["urn:voxbus:problem:rate_limited"]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string", "description": "Of a closed list."},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
-_ID = "01JDCM5W3T8Z6N9QK4R7V2X1YB"
-_FINGERPRINT = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-_AUDIO_INFO = {
-    "url": "https://cdn.example/voxbus/9f/86/9f86d081….mp3",
-    "format": "mp3",
-    "bytes": 17_280,
-    "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
-    "duration_s": 2.16,
-    "sample_rate": 24_000,
-    "truncated": False,
-}
-_COMPLETION = {
-    "type": "speech.completed",
-    "timestamp": "2026-11-23T22:00:00Z",
-    "data": {
-        "request_id": _ID,
-        "status": "completed",
-        "fingerprint": _FINGERPRINT,
-        "cached": True,
-        "audio": _AUDIO_INFO,
-        "engine": {"name": "espeak", "revision": "1", "seed": 1_602_654_337},
-        "timings_ms": {"queued": 0, "synthesis": 0, "upload": 0, "total": 0},
-        "metadata": {},
-    },
-}
+from producers.gateway.routes import examples
+from producers.gateway.routes.refusals import RETRY_AFTER, problems
+
 _STATUS_SCHEMA = {"$ref": "#/components/schemas/RequestStatus"}
-_STATUS = {
-    "request_id": _ID,
-    "state": "synthesizing",
-    "percent": 42,
-    "at": "2026-11-23T22:00:00Z",
-    "fingerprint": _FINGERPRINT,
-    "cached": False,
-}
+_AGAIN = "Seconds until it is worth asking again; absent when the request has ended."
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
+def _json(description: str, example: Any, schema: dict[str, Any], **headers: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"description": description, **_told_in(headers), "content": content}
 
 
-_MEANING = {
-    400: "The request cannot be read.",
-    401: "No known API key came along.",
-    404: "No such request, or not yours.",
-    409: "Not ready, ended without audio, or the id is taken.",
-    413: "The body is too large.",
-    422: "The request is not valid; `errors` names the field.",
-    429: "Too many requests, or too much is queued; see `Retry-After`.",
-    502: "Stored audio cannot be fetched.",
-    503: "A server behind the gateway does not answer; see `Retry-After`.",
-    504: "No audio came in time.",
-}
+def _told_in(headers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"headers": {name.replace("_", "-"): header for name, header in headers.items()}} if headers else {}
 
 
-def _json(description: str, example: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema, "example": example}}}
+def _text(description: str, example: str) -> dict[str, Any]:
+    return {"schema": {"type": "string"}, "description": description, "example": example}
 
 
 def _body(schema: str, example: Any) -> dict[str, Any]:
@@ -95,33 +39,45 @@ def _header(name: str, description: str, schema: dict[str, Any], example: str) -
     }
 
 
-_TEXT_HEADER = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+def _object_of(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": sorted(properties), "properties": properties}
+
+
+_LIST = {"type": "array"}
+_TEXT_HEADER = {"type": "string", "minLength": 1, "maxLength": 255}
+
+_STATUS_URL = _text("Where its state is.", f"/v1/requests/{examples.ID}")
+_NO_STORE = _text("Always so.", "no-store")
+# Codes of a status that has others elsewhere.
+_UNKNOWN, _TAKEN = (404, "unknown_request"), (409, "request_conflict")
+_NO_STATE = (503, "state_unavailable", "too_many_connections")
+_KEPT_OUT = (503, "too_many_connections")
+_BAD_ID = (422, "invalid_request")
 
 SPEECH: dict[str, Any] = {
     "status_code": 202,
     "responses": {
         200: _json(
             "The audio was stored already, or came within `Prefer: wait=N`.",
-            _COMPLETION,
+            examples.COMPLETION,
             {"$ref": "#/components/schemas/RequestCompleted"},
+            Preference_Applied=_text("`respond-sync` when it was stored already, otherwise the wait.", "wait=10"),
         ),
-        202: {
-            **_json(
-                "Queued.",
-                {
-                    "request_id": _ID,
-                    "status_url": f"/v1/requests/{_ID}",
-                    "fingerprint": _FINGERPRINT,
-                    "estimated_start_s": 0.4,
-                },
-                {"$ref": "#/components/schemas/Accepted"},
-            ),
-            "headers": {"Location": {"schema": {"type": "string"}, "description": "Where its state is."}},
-        },
-        **_problems(400, 401, 409, 413, 422, 429, 503),
+        202: _json(
+            "Queued.",
+            {
+                "request_id": examples.ID,
+                "status_url": f"/v1/requests/{examples.ID}",
+                "fingerprint": examples.FINGERPRINT,
+                "estimated_start_s": 0.4,
+            },
+            {"$ref": "#/components/schemas/Accepted"},
+            Location=_STATUS_URL,
+        ),
+        **problems(400, 401, 403, 408, _TAKEN, 413, 422, 429, 500, (503, "bus_unavailable", "too_many_connections")),
     },
     "openapi_extra": {
-        "requestBody": _body("SpeechBody", {"text": "您好,请问有什么可以帮您?", "voice": "female1", "format": "mp3"}),
+        "requestBody": _body("SpeechBody", examples.SPEECH),
         "parameters": [
             _header(
                 "Idempotency-Key",
@@ -140,50 +96,74 @@ SPEECH: dict[str, Any] = {
 }
 POLL: dict[str, Any] = {
     "responses": {
-        200: _json("Where it is.", _STATUS, _STATUS_SCHEMA),
-        **_problems(401, 404, 422, 503),
+        200: _json("Where it is.", examples.STATUS, _STATUS_SCHEMA, Retry_After={**RETRY_AFTER, "description": _AGAIN}),
+        **problems(401, _UNKNOWN, _BAD_ID, 500, _NO_STATE),
     }
 }
 CANCEL: dict[str, Any] = {
     "status_code": 202,
     "responses": {
-        200: _json("It had ended before.", _STATUS, _STATUS_SCHEMA),
-        202: _json("On its way; the state tells when it came.", _STATUS, _STATUS_SCHEMA),
-        **_problems(401, 404, 422, 503),
+        200: _json("It had ended before.", examples.CANCELLED, _STATUS_SCHEMA, Location=_STATUS_URL),
+        202: _json("On its way; the state tells when it came.", examples.STATUS, _STATUS_SCHEMA, Location=_STATUS_URL),
+        **problems(401, 403, _UNKNOWN, _BAD_ID, (429, "rate_limited"), 500, (503, "bus_unavailable", *_KEPT_OUT[1:])),
     },
 }
 AUDIO: dict[str, Any] = {
     "status_code": 302,
     "responses": {
-        302: {"description": "The object.", "headers": {"Location": {"schema": {"type": "string"}}}},
-        **_problems(401, 404, 409, 422, 503),
+        302: {
+            "description": "The object.",
+            **_told_in({"Location": _text("Of the object.", examples.URL), "Cache_Control": _NO_STORE}),
+        },
+        **problems(401, _UNKNOWN, (409, "not_ready", "bad_audio"), _BAD_ID, (429, "rate_limited"), 500, _NO_STATE),
+    },
+}
+_EVENT_ID = {"type": "string", "pattern": "^[0-9]{3}-[0-9]{2}$"}
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "Of each event.",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": _EVENT_ID,
+        "event": {"const": "status"},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": _STATUS_SCHEMA},
     },
 }
 EVENTS: dict[str, Any] = {
     "responses": {
         200: {
             "description": "Events `status`; the last one is terminal.",
+            **_told_in({"Cache_Control": _NO_STORE}),
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
-                    "example": 'id: 042-02\nevent: status\ndata: {"state": "synthesizing", "percent": 42}\n\n',
+                    "schema": _EVENT,
+                    "example": {"id": "042-02", "event": "status", "data": json.dumps(examples.STATUS)},
                 }
             },
         },
-        **_problems(401, 404, 422, 503),
+        204: {"description": "The end was seen already."},
+        **problems(401, _UNKNOWN, _BAD_ID, (429, "rate_limited"), 500, (*_NO_STATE, "too_many_listeners")),
     },
-    "openapi_extra": {
-        "parameters": [_header("Last-Event-ID", "The last event that was seen.", {"type": "string"}, "010-02")]
-    },
+    "openapi_extra": {"parameters": [_header("Last-Event-ID", "The last event that was seen.", _EVENT_ID, "010-02")]},
 }
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BINARY = {"schema": {"type": "string", "format": "binary"}, "example": "(bytes of the file)"}
 OPENAI: dict[str, Any] = {
     "responses": {
         200: {
             "description": "Audio, while it is being made.",
+            **_told_in(
+                {
+                    "X_Request_Id": _text("Of the request, to ask for its state.", examples.ID),
+                    "X_Voxbus_Fingerprint": _text("Of what is heard.", examples.FINGERPRINT),
+                }
+            ),
             "content": dict.fromkeys(("audio/mpeg", "audio/ogg", "audio/flac", "audio/wav", "audio/pcm"), _BINARY),
         },
-        **_problems(400, 401, 413, 422, 429, 502, 503, 504),
+        **problems(
+            *(400, 401, 403, 408, (409, "request_conflict", "cancelled", "expired"), 413),
+            (422, "invalid_request", "unsupported_voice", "text_not_speakable"),
+            *(429, 500, 502, (503, "bus_unavailable", "too_many_listeners", "too_many_connections"), 504),
+        ),
     },
     "openapi_extra": {
         "requestBody": _body(
@@ -205,4 +185,58 @@ ACCEPTED: dict[str, Any] = {
         },
     },
 }
-PROBLEMS_401 = _problems(401)
+_OBJECT = {"type": "object"}
+VOICES: dict[str, Any] = {
+    "responses": {
+        200: _json(
+            "What there is.",
+            {
+                "engine": {"name": "espeak", "revision": "1"},
+                "voices": [{"name": "female1", "description": "A woman, calm"}],
+                "dialects": [{"name": "mandarin", "language": "zh", "spoken": True}],
+                "formats": ["wav", "flac", "mp3", "opus"],
+            },
+            _object_of(engine=_OBJECT, voices=_LIST, dialects=_LIST, formats=_LIST),
+        ),
+        **problems(401, 500, _KEPT_OUT),
+    }
+}
+PIPELINE: dict[str, Any] = {
+    "responses": {
+        200: _json(
+            "As last seen; what does not answer is empty, or not `up`.",
+            {
+                "dedup": {"in_flight": 1, "hits": 40, "joins": 2, "misses": 17},
+                "queue": {"audio_s": 4.2, "speed": 31.5, "estimated_start_s": 0.0, "estimated_bulk_start_s": 0.0},
+                "stages": {"synth": {"up": True, "figures": {"voxbus_synth_lanes_busy": {"": 1.0}}}},
+                "gateway": {"bus": True, "listeners": 1, "requests": 3, "answers": {"hit": 40.0, "queued": 19.0}},
+            },
+            _object_of(dedup=_OBJECT, queue=_OBJECT, stages=_OBJECT, gateway=_OBJECT),
+        ),
+        **problems(401, 500, _KEPT_OUT),
+    }
+}
+_OPEN: dict[str, Any] = {"openapi_extra": {"security": []}}  # asked by machines that have no key
+HEALTHZ: dict[str, Any] = {
+    "responses": {200: _json("Alive.", {"status": "alive"}, _object_of(status={"type": "string"})), **problems(500)},
+    **_OPEN,
+}
+READYZ: dict[str, Any] = {
+    "responses": {
+        200: _json(
+            "Ready.", {"ready": True, "waiting_for": {}}, _object_of(ready={"type": "boolean"}, waiting_for=_OBJECT)
+        ),
+        **problems(500, (503, "not_ready")),
+    },
+    **_OPEN,
+}
+METRICS: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "Prometheus's text format.",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": "voxbus_gateway_listeners 1.0\n"}},
+        },
+        **problems(500),
+    },
+    **_OPEN,
+}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import RedirectResponse
@@ -13,7 +13,7 @@ from producers.gateway.following import Following
 from producers.gateway.held_response import HeldResponse
 from producers.gateway.listening import completion_of
 from producers.gateway.problems import ProblemError
-from producers.gateway.routes.openapi import AUDIO, CANCEL, EVENTS, POLL, SPEECH
+from producers.gateway.routes.openapi import AUDIO, CANCEL, EVENTS, POLL
 from producers.gateway.tickets import status_body
 from schemas.codes import State
 from schemas.completions import RequestStatus
@@ -22,14 +22,6 @@ router = APIRouter()
 _ROAD = {state: number for number, state in enumerate(State)}
 _HEARTBEAT_S = 15.0
 _EVENT_ID = re.compile(r"[0-9]{3}-[0-9]{2}")
-
-
-def _limited(document: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The documentation of a route that is under the limits."""
-    return {**document, "responses": {**document["responses"], 429: SPEECH["responses"][429], **more}}
-
-
-_FOLLOW = _limited(EVENTS, **{"204": {"description": "The end was seen already."}})
 RequestIdPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.:-]{1,128}$", description="Of the request.")]
 
 
@@ -42,7 +34,7 @@ async def poll(request: Request, request_id: RequestIdPath) -> Response:
     return Response(status_body(status, request_id), media_type="application/json", headers=headers)
 
 
-@router.delete("/v1/requests/{request_id}", summary="Cancel a request", response_model=None, **_limited(CANCEL))
+@router.delete("/v1/requests/{request_id}", summary="Cancel a request", response_model=None, **CANCEL)
 async def cancel(request: Request, request_id: RequestIdPath) -> Response:
     """End a request as `cancelled`. Others who wait for the same speech are not touched. Repeating it is harmless."""
     state = state_of(request)
@@ -61,7 +53,13 @@ async def cancel(request: Request, request_id: RequestIdPath) -> Response:
     return Response(status_body(status, request_id), code, headers, media_type="application/json")
 
 
-@router.get("/v1/requests/{request_id}/audio", summary="Audio of a request", response_model=None, **_limited(AUDIO))
+@router.get(
+    "/v1/requests/{request_id}/audio",
+    summary="Audio of a request",
+    response_model=None,
+    response_class=Response,
+    **AUDIO,
+)
 async def audio(request: Request, request_id: RequestIdPath) -> Response:
     """302 to the object once it is there."""
     status = await state_of(request).status(await _owned(request, request_id))
@@ -74,7 +72,13 @@ async def audio(request: Request, request_id: RequestIdPath) -> Response:
     )
 
 
-@router.get("/v1/requests/{request_id}/events", summary="Follow a request (SSE)", response_model=None, **_FOLLOW)
+@router.get(
+    "/v1/requests/{request_id}/events",
+    summary="Follow a request (SSE)",
+    response_model=None,
+    response_class=Response,
+    **EVENTS,
+)
 async def events(request: Request, request_id: RequestIdPath) -> Response:
     """Server-sent events `status`, each with an id; the last one is terminal. 204 when that one was seen already."""
     state = state_of(request)

@@ -24,7 +24,8 @@ _FIRST_MESSAGE_S = 10.0
 _MAX_OFFSET = 2**40
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _KEY_PROTOCOL = "voxbus.v1"
-_CLOSE = {401: 3000, 403: 3003, 413: 1009, 422: 1008, 400: 1008, 404: 1008, 409: 1008, 429: 1013, 503: 1013, 504: 1013}
+CLOSE = {401: 3000, 403: 3003, 413: 1009, 422: 1008, 400: 1008, 404: 1008, 409: 1008, 429: 1013, 503: 1013, 504: 1013}
+"""Close codes by the status of the problem that was told before; 1011 for any other."""
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class Line:
         """The refusal as a message, then the end."""
         with suppress(WebSocketDisconnect, RuntimeError):
             await self.event(event="failed", **problem.body())
-            await self.socket.close(_CLOSE.get(problem.status, 1011))
+            await self.socket.close(CLOSE.get(problem.status, 1011))
 
     async def _bounded(self, sending: Any) -> None:
         try:
