@@ -56,6 +56,11 @@ class Decoder:
         self._due: list[Run] = []
 
     @property
+    def lanes(self) -> int:
+        """Requests held at once."""
+        return int(self._cache.keys.shape[1])
+
+    @property
     def free(self) -> int:
         """Lanes that a request can join."""
         return len(self._free)

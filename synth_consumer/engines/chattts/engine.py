@@ -1,30 +1,24 @@
 """ChatTTS behind the `SpeechEngine` protocol: a lane for each take, a token of all per step, sound while it runs."""
 
 import importlib
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from infra.voices import Catalogue
 from schemas.codes import ErrorCode
 from synth_consumer.engines.admission import admit
 from synth_consumer.engines.chattts import front, voices
 from synth_consumer.engines.chattts.assets import find_assets
+from synth_consumer.engines.chattts.held import SAMPLE_RATE, HeldTake
 from synth_consumer.engines.chattts.loading import load_chat
-from synth_consumer.engines.chattts.memory import LANE_POSITIONS, MOST_LANES, Dimensions, lanes_that_fit
+from synth_consumer.engines.chattts.memory import MOST_LANES
 from synth_consumer.engines.chattts.pressure import LaneCap, out_of_memory
 from synth_consumer.engines.chattts.script import Script, Sentence, in_words, script
 from synth_consumer.engines.protocol import (
     SEEDS_PER_TAKE,
-    AudioProduced,
     EngineEvent,
-    EngineUnavailableError,
     LanesChanged,
-    Pcm,
     SpeechEngine,
     SpeechTask,
     TakeFailed,
@@ -35,36 +29,16 @@ from synth_consumer.engines.settings import ChatttsSettings, EnginesSettings
 
 if TYPE_CHECKING:
     from synth_consumer.engines.chattts.decode import Decoder
-    from synth_consumer.engines.chattts.refining import Refinement
-    from synth_consumer.engines.chattts.speaking import SentenceRun, Spoken
     from synth_consumer.engines.chattts.weights import Vocabulary
 
-_SAMPLE_RATE = 24_000
-# Of a device's free memory; the rest is for the vocoder's pieces and for fragmentation.
-_USABLE = 0.9
-# A sentence that still runs is never told as done.
-_UNFINISHED = 0.95
 _NO_MEMORY = (ErrorCode.GPU_OUT_OF_MEMORY, "no memory left on the device")
-
-
-@dataclass(eq=False, slots=True)
-class _Lane:
-    task: SpeechTask
-    sentences: deque[Sentence]
-    total_s: float
-    progress: float = 0.0
-    run: "SentenceRun | Refinement | None" = None
-    tries: int = 0
-    truncated: bool = False
-    held_back: bool = False  # until memory suffices
-    due: bool = False  # its sound is to be made before its next token
 
 
 class ChatttsEngine:
     """See the module; `SpeechEngine` tells what each method does."""
 
     name = "chattts"
-    sample_rate = _SAMPLE_RATE
+    sample_rate = SAMPLE_RATE
 
     def __init__(self, settings: ChatttsSettings, catalogue: Catalogue, lanes: int | None = None) -> None:
         self.revision = "not loaded"
@@ -75,7 +49,7 @@ class ChatttsEngine:
         self._speakers: dict[str, str] = {}
         self._decoder: Decoder | None = None
         self._words: Vocabulary | None = None  # of the refinement, when the first take asks for it
-        self._held: list[_Lane] = []  # oldest first
+        self._held: list[HeldTake] = []  # oldest first
         self._cap = LaneCap(self.lanes)
         self._told_cap = self.lanes
 
@@ -87,7 +61,9 @@ class ChatttsEngine:
         """
         assets = find_assets(self._settings.assets)
         self._chat = load_chat(assets, self._settings.device, self._settings.threads)
-        self._decoder = self._make_decoder()
+        device = importlib.import_module("synth_consumer.engines.chattts.device")
+        self._decoder = decoder = device.make_decoder(self._chat, self._settings.precision, self.lanes)
+        self.lanes = decoder.lanes
         self._cap, self._told_cap = LaneCap(self.lanes), self.lanes
         self._speakers = voices.speakers(self._chat, self._catalogue, self.name)
         self.revision = "-".join([version("chattts"), assets.digest, *self._traits()])
@@ -123,14 +99,13 @@ class ChatttsEngine:
         except Exception as error:
             # A defect of the front end is this text's misfortune, not that of the other lanes.
             raise TaskRefusedError(ErrorCode.INTERNAL, f"the text front end failed: {type(error).__name__}") from error
-        total_s = sum(sentence.seconds for sentence in said.sentences)
-        self._held.append(_Lane(task, deque(said.sentences), total_s, truncated=not said.complete))
+        self._held.append(HeldTake.of(task, said))
 
     def step(self) -> Sequence[EngineEvent]:
         """One token for every lane; a stretch of a prompt for one that begins; the sound that this made ready."""
         events = self._spell_next()
         self._resume()
-        for lane in [lane for lane in self._going if lane.run is None and lane.sentences[0].spelled]:
+        for lane in [lane for lane in self._going if lane.run is None and lane.spelled]:
             events += self._guarded(lane, self._begin)
         for lane in [lane for lane in self._going if lane.due]:
             events += self._guarded(lane, self._speak)
@@ -141,7 +116,7 @@ class ChatttsEngine:
         return events
 
     @property
-    def _going(self) -> list[_Lane]:
+    def _going(self) -> list[HeldTake]:
         return [lane for lane in self._held if not lane.held_back]
 
     def _resume(self) -> None:
@@ -191,7 +166,7 @@ class ChatttsEngine:
             self._let_go(lane)
         self._decoder = self._words = self._chat = None
 
-    def _guarded(self, lane: _Lane, work: Callable[[_Lane], list[EngineEvent]]) -> list[EngineEvent]:
+    def _guarded(self, lane: HeldTake, work: Callable[[HeldTake], list[EngineEvent]]) -> list[EngineEvent]:
         """Do the work; what goes wrong with this lane ends this lane's try only."""
         speaking = importlib.import_module("synth_consumer.engines.chattts.speaking")
         try:
@@ -204,7 +179,7 @@ class ChatttsEngine:
         # Not in the handler: the error's frames hold memory.
         return self._squeezed() if self._going else []
 
-    def _begin(self, lane: _Lane) -> list[EngineEvent]:
+    def _begin(self, lane: HeldTake) -> list[EngineEvent]:
         speaking = importlib.import_module("synth_consumer.engines.chattts.speaking")
         sentence, task = lane.sentences[0], lane.task
         if (task.oral or task.laugh or task.break_) and not sentence.styled:
@@ -223,7 +198,7 @@ class ChatttsEngine:
         )
         return []
 
-    def _speak(self, lane: _Lane) -> list[EngineEvent]:
+    def _speak(self, lane: HeldTake) -> list[EngineEvent]:
         assert lane.run is not None
         spoken = lane.run.advance()
         lane.due = False
@@ -231,46 +206,30 @@ class ChatttsEngine:
             # Kept for every further try.
             lane.sentences[0], lane.run = spoken, None
             return []
-        return self._told(lane, spoken) if spoken is not None else []
-
-    def _told(self, lane: _Lane, spoken: "Spoken") -> list[EngineEvent]:
-        assert lane.run is not None
-        sentence, pcm = lane.sentences[0], spoken.pcm
-        share = 1.0 if spoken.done else lane.run.share * _UNFINISHED
-        if spoken.done:
-            pause_s = sentence.pause_s if len(lane.sentences) > 1 else 0.0
-            pcm = np.concatenate([pcm, np.zeros(round(pause_s * _SAMPLE_RATE), np.float32)])
-            lane.sentences.popleft()
-            lane.run, lane.tries = None, 0
-            lane.truncated |= spoken.truncated
-        left_s = sum(rest.seconds for rest in lane.sentences) - (0.0 if spoken.done else sentence.seconds * share)
-        before, lane.progress = lane.progress, max(lane.progress, 1 - left_s / lane.total_s)
-        events = _blocks(lane.task.take_id, pcm, before, lane.progress)
+        if spoken is None:
+            return []
+        events = lane.told(spoken)
         if not lane.sentences:
             self._held.remove(lane)
             self._cap.ended_well()
-            events.append(TakeFinished(lane.task.take_id, lane.truncated))
         return events
 
-    def _try_again(self, lane: _Lane, reason: str) -> list[EngineEvent]:
+    def _try_again(self, lane: HeldTake, reason: str) -> list[EngineEvent]:
         if lane.run is not None and lane.run.heard:
             # Sound that went out cannot be taken back.
             return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, after some of it was told")
-        if lane.run is not None:
-            lane.run.close()
-        lane.run, lane.due = None, False
+        lane.stop()
         lane.tries += 1
         if lane.tries >= SEEDS_PER_TAKE:
             return self._end(lane, ErrorCode.BAD_AUDIO, f"{reason}, with {SEEDS_PER_TAKE} seeds")
         return []
 
-    def _end(self, lane: _Lane, code: ErrorCode, message: str) -> list[EngineEvent]:
+    def _end(self, lane: HeldTake, code: ErrorCode, message: str) -> list[EngineEvent]:
         self._let_go(lane)
         return [TakeFailed(lane.task.take_id, code, message)]
 
-    def _let_go(self, lane: _Lane) -> None:
-        if lane.run is not None:
-            lane.run.close()
+    def _let_go(self, lane: HeldTake) -> None:
+        lane.stop()
         self._held.remove(lane)
 
     def _text_vocabulary(self) -> "Vocabulary":
@@ -280,42 +239,13 @@ class ChatttsEngine:
             self._words = words
         return self._words
 
-    def _make_decoder(self) -> "Decoder":
-        if self._settings.precision == "int8" and self._chat.device.type != "cpu":
-            raise EngineUnavailableError(
-                f"precision int8 is for the CPU, this is {self._chat.device}; "
-                "set VOXBUS_SYNTH__CHATTTS__PRECISION=float16 there, or exact"
-            )
-        weights = importlib.import_module("synth_consumer.engines.chattts.weights")
-        decode = importlib.import_module("synth_consumer.engines.chattts.decode")
-        model = weights.fuse(self._chat, self._settings.precision)
-        weights.let_go(self._chat)
-        if self._chat.device.type == "cuda":
-            self.lanes = self._lanes_on(self._chat.device, model.norm.element_size())
-        decoder: Decoder = decode.Decoder(model, self.lanes, LANE_POSITIONS)
-        return decoder
-
-    def _lanes_on(self, device: Any, bytes_per_value: int) -> int:
-        """As many of the lanes as the device's memory holds, now that the weights are there."""
-        dimensions = Dimensions(bytes_per_value=bytes_per_value)
-        cuda = importlib.import_module("torch").cuda
-        cuda.empty_cache()  # what the package let go of
-        free: int = cuda.mem_get_info(device)[0]
-        lanes = lanes_that_fit(int(free * _USABLE) + dimensions.weight_bytes, self.lanes, dimensions)
-        if lanes == 0:
-            raise EngineUnavailableError(
-                f"{device} has {free >> 20} MB free, less than one lane of ChatTTS needs "
-                f"({dimensions.lane_bytes() >> 20} MB); free some, or set VOXBUS_SYNTH__CHATTTS__DEVICE=cpu"
-            )
-        return lanes
-
     def _script(self, task: SpeechTask) -> Script:
         bound, controls = self._settings.max_sentence_s, self._settings.allow_control_tokens
         return script(task.text, task.dialect, speed=task.speed, max_seconds=bound, controls=controls)
 
     def _spell_next(self) -> list[EngineEvent]:
         """Put one raw sentence into words, so that a step is short whatever joined: of the lane that waits longest."""
-        waiting = [lane for lane in self._held if lane.run is None and not lane.sentences[0].spelled]
+        waiting = [lane for lane in self._held if lane.run is None and not lane.spelled]
         if not waiting:
             return []
         lane = waiting[0]
@@ -332,7 +262,7 @@ class ChatttsEngine:
         self._held.remove(lane)
         return [TakeFinished(lane.task.take_id, lane.truncated)]
 
-    def _in_words(self, lane: _Lane) -> list[Sentence]:
+    def _in_words(self, lane: HeldTake) -> list[Sentence]:
         chosen, bound = front.front_end(lane.task.dialect), self._settings.max_sentence_s
         return in_words(lane.sentences[0], chosen, self._chat.normalizer, speed=lane.task.speed, max_seconds=bound)
 
@@ -340,11 +270,3 @@ class ChatttsEngine:
 def make(settings: EnginesSettings, catalogue: Catalogue, lanes: int | None) -> SpeechEngine:
     """The engine, for the registry."""
     return ChatttsEngine(settings.chattts, catalogue, lanes)
-
-
-def _blocks(take_id: str, pcm: Pcm, before: float, after: float) -> list[EngineEvent]:
-    if not len(pcm):
-        return []
-    blocks = [pcm[at : at + _SAMPLE_RATE] for at in range(0, len(pcm), _SAMPLE_RATE)]
-    share = (after - before) / len(blocks)
-    return [AudioProduced(take_id, block, min(1.0, before + share * n)) for n, block in enumerate(blocks, start=1)]
