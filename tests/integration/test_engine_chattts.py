@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from infra.voices import Catalogue, Voice, load_catalogue
+from schemas.codes import ErrorCode
 from synth_consumer.engines.chattts.engine import ChatttsEngine
 from synth_consumer.engines.chattts.front import FrontEnd, front_end
 from synth_consumer.engines.chattts.script import Sentence, in_words
@@ -94,6 +95,15 @@ def test_other_precisions_speak_and_say_so(assets: Path, precision: str) -> None
 
     assert speak(engine, task("t")).ends == [TakeFinished("t")]
     assert engine.revision.endswith(precision)
+
+
+def test_a_sentence_that_ends_far_too_early_is_no_good(engine: ChatttsEngine) -> None:
+    """Random weights end without looking at the text: after some tens of tokens, where 20 s of speech take 900."""
+    outcome = speak(engine, task("t", "今天有一百个好人来了你好欢迎致电" * 5 + "。"))
+
+    assert outcome.failed is not None
+    assert outcome.failed.code == ErrorCode.BAD_AUDIO
+    assert "ended the sentence after" in outcome.failed.message
 
 
 def test_in_int8_a_take_depends_on_no_other_either(assets: Path) -> None:

@@ -22,6 +22,8 @@ TOKENS_PER_SECOND = 24_000 / 512
 _MAX_TOKENS = 2_048
 # A sentence that takes this many times its rough length, plus some seconds, does not end by itself any more.
 _RUNAWAY_FACTOR, _RUNAWAY_EXTRA_S = 4.0, 5.0
+# One that ends before this share of its rough length left most of its text out.
+_FEWEST_SHARE = 0.15
 _MIN_TEMPERATURE = 0.01
 _AUDIBLE_PEAK = 1e-3
 # Tokens until the first piece: the vocoder's look-ahead of 53 and 7 that are heard (0.15 s); then a second each, as the
@@ -54,7 +56,7 @@ class SentenceRun:
             chat: loaded, for its vocoder.
             decoder: that holds the run.
             run: nothing of it has been taken yet.
-            expected_tokens: for `share`.
+            expected_tokens: for `share`; a run that ends by itself much earlier has gone astray.
             early: tell the first tokens before their look-ahead is there.
             runaway: a run that reaches its most tokens has gone astray; else its text was only too long.
         """
@@ -63,6 +65,7 @@ class SentenceRun:
         self._runaway = runaway
         self._decoder = decoder
         self._expected = max(1.0, expected_tokens)
+        self._fewest = round(expected_tokens * _FEWEST_SHARE)
         self._vocoder = Vocoder(chat)
         self._early = EarlySound(chat) if early else None
         self._fed = 0  # tokens
@@ -77,13 +80,15 @@ class SentenceRun:
         """The sound that the last step made ready, if any.
 
         Raises:
-            BadAudioError: it ended at once, or what came is silence or not finite.
+            BadAudioError: it ended at once or far too early, or what came is silence or not finite.
         """
         end = self.run.end
         if end is End.NOT_FINITE:
             raise BadAudioError("the model's output is not finite")
         if end and not self.run.tokens:
             raise BadAudioError("the model ended the sentence before its first sound")
+        if end is End.NATURAL and len(self.run.tokens) < self._fewest:
+            raise BadAudioError(f"the model ended the sentence after {len(self.run.tokens)} tokens")
         if end is End.LIMIT and self._runaway:
             raise BadAudioError("the model did not end the sentence")
         pieces = []
