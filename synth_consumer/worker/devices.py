@@ -9,6 +9,17 @@ from pathlib import Path
 _TIMEOUT_S = 20.0
 _QUERY = ("--query-gpu=index,uuid,name,memory.free", "--format=csv,noheader,nounits")
 
+_MEMINFO = Path("/proc/meminfo")
+# What a container sees of its own control group, versions 2 and 1.
+_CONTAINER = (
+    tuple(Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current", "memory.stat")),
+    tuple(
+        Path("/sys/fs/cgroup/memory") / name
+        for name in ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+    ),
+)
+_NO_LIMIT = 1 << 60  # version 1 says so with a number
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -61,16 +72,31 @@ def available_mb(meminfo: str) -> int | None:
     return None
 
 
+def contained_mb(limit: str, used: str, stat: str) -> int | None:
+    """What a container may still take, in MiB; None where it has no bound.
+
+    Args:
+        limit: of memory.max, bytes or "max" (version 1: memory.limit_in_bytes, a huge number).
+        used: of memory.current (memory.usage_in_bytes), bytes.
+        stat: of memory.stat; file pages that nobody uses count as used and are given back.
+    """
+    if not (limit.strip().isdigit() and used.strip().isdigit()) or int(limit) >= _NO_LIMIT:
+        return None
+    spare = next((int(line.split()[1]) for line in stat.splitlines() if line.startswith("inactive_file ")), 0)
+    return max(0, int(limit) - int(used) + spare) >> 20
+
+
 async def take_inventory() -> Inventory:
     """Look at this machine; one without nvidia-smi has no CUDA device we know of."""
     gpus = parse_gpus(await _listing(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return Inventory(len(os.sched_getaffinity(0)), gpus, available_mb(_meminfo()))
+    free = [available_mb(_read(_MEMINFO)), *(contained_mb(*map(_read, files)) for files in _CONTAINER)]
+    return Inventory(len(os.sched_getaffinity(0)), gpus, min((mb for mb in free if mb is not None), default=None))
 
 
-def _meminfo() -> str:
+def _read(path: Path) -> str:
     try:
-        return Path("/proc/meminfo").read_text(encoding="ascii", errors="replace")
-    except OSError:  # not Linux
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:  # not Linux, or no such controller
         return ""
 
 

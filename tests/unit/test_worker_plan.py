@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from synth_consumer.engines.settings import ChatttsSettings
-from synth_consumer.worker.devices import Gpu, Inventory, available_mb, parse_gpus, take_inventory
+from synth_consumer.worker.devices import Gpu, Inventory, available_mb, contained_mb, parse_gpus, take_inventory
 from synth_consumer.worker.settings import SynthSettings
 from synth_consumer.worker.slot_plan import needs_of, partition_warning, plan_slots
 
@@ -89,6 +89,29 @@ def test_available_memory_is_read() -> None:
     text = "MemTotal:       16384000 kB\nMemFree:  1 kB\nMemAvailable:    8192000 kB\n"
     assert available_mb(text) == 8_000
     assert available_mb("MemTotal: 5 kB\nMemAvailable:\n") is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "stat", "left_mb"),
+    [
+        ("4294967296\n", "1073741824\n", "anon 5\ninactive_file 536870912\n", 3_584),
+        ("1048576\n", "2097152\n", "", 0),
+        ("max\n", "1073741824\n", "", None),
+        ("9223372036854771712\n", "1073741824\n", "", None),
+        ("", "", "", None),
+    ],
+)
+def test_a_container_takes_no_more_than_its_bound(limit: str, used: str, stat: str, left_mb: int | None) -> None:
+    assert contained_mb(limit, used, stat) == left_mb
+
+
+async def test_the_inventory_knows_the_containers_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = tuple(tmp_path / name for name in ("max", "current", "stat"))
+    for path, text in zip(files, ("1073741824", "536870912", "inactive_file 0"), strict=True):
+        path.write_text(text)
+    monkeypatch.setattr("synth_consumer.worker.devices._CONTAINER", (files,))
+
+    assert (await take_inventory()).free_mb == 512
 
 
 async def test_the_inventory_asks_nvidia_smi_for_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
