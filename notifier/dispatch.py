@@ -8,8 +8,6 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 from aiokafka import TopicPartition
 
@@ -17,7 +15,9 @@ from notifier import metrics
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
 from notifier.endpoint import Breaker, Endpoint, EndpointLimits
+from notifier.errand import Errand, Return, Settlement
 from notifier.lineup import Lineup, Shares
+from notifier.returns import Returns
 from notifier.route import Route
 from notifier.targets import Target, TargetRefusedError
 
@@ -27,26 +27,6 @@ _MAX_ENDPOINTS = 4_096
 _MAX_UNNOTED = 512
 # Until a line that had its share of the connections is looked at again, when none of its own attempts ended before.
 _SHARE_PAUSE_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Errand:
-    """A delivery in hand, and the partition its record came from."""
-
-    delivery: Delivery
-    partition: TopicPartition
-    done: Callable[[], None]
-    """To be called once all that follows is durable."""
-
-
-class Settlement(Protocol):
-    """What is done with the outcome of an errand."""
-
-    async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
-        """An attempt was made: publish what follows, then call the errand done."""
-
-    async def put_off(self, errand: Errand, delay_s: float) -> None:
-        """No attempt was made: let the delivery wait on the bus, then call the errand done."""
 
 
 _Lineup = Lineup[tuple[Errand, Target]]
@@ -76,12 +56,18 @@ class Dispatcher:
         self._unnoted = 0
         self._queued = 0
         self._tasks: dict[asyncio.Task[None], TopicPartition] = {}
+        self._returns = Returns(settlement.give_back, self._fail, hurry_at=max_waiting)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def in_hand(self) -> int:
-        """Deliveries queued, running, or being settled."""
-        return self._queued + len(self._tasks)
+        """Deliveries queued, running, being settled, or going back."""
+        return self._queued + len(self._tasks) + len(self._returns)
+
+    @property
+    def going_back(self) -> int:
+        """Deliveries on their way back to the bus without an attempt."""
+        return len(self._returns)
 
     async def watch(self) -> None:
         """Wait for ever; raise when an outcome could not be published, since then nothing may be taken any more."""
@@ -93,13 +79,13 @@ class Dispatcher:
             route = self._route(errand.delivery)
         except TargetRefusedError as error:
             refused = AttemptResult(Answer.REFUSED, error=str(error))
-            self.run(errand, self._settlement.settle(errand, "", refused))
+            self._run(errand, self._settlement.settle(errand, "", refused))
             return
         lineup = self._lineup(route)
         now = time.monotonic()
         if lineup.state.breaker(now) is Breaker.OPEN:
             self._put_off(lineup, errand, "circuit open", now)
-        elif not self._shares.may_queue(lineup, self._queued):
+        elif not self._shares.may_queue(lineup, self._queued, now):
             self._put_off(lineup, errand, "queue full", now)
         else:
             lineup.queue.append((errand, route.target))
@@ -107,8 +93,11 @@ class Dispatcher:
             self._list(lineup)
             self._pump()
 
-    def run(self, errand: Errand, work: Awaitable[None]) -> None:
-        """Run work on an errand beside the rest; when it fails, `watch` does."""
+    def move_on(self, errand: Errand, due_ms: int) -> None:
+        """Let a delivery whose attempt is not due, or in hand by a copy, wait (further) on the bus."""
+        self._returns.add(Return(errand, due_ms, begun=False))
+
+    def _run(self, errand: Errand, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks[task] = errand.partition
         task.add_done_callback(self._ended)
@@ -117,14 +106,17 @@ class Dispatcher:
         """Forget what is queued of these partitions, and wait until what runs of them has ended, or the time is up.
 
         Returns:
-            What was forgotten.
+            What was forgotten of what the ledger holds in hand.
         """
         gone = frozenset(partitions)
         forgotten: list[Errand] = []
         for lineup in self._lineups.values():
             forgotten += [errand for errand, _ in lineup.take_out(lambda entry: entry[0].partition in gone)]
         self._queued -= len(forgotten)
-        running = [task for task, partition in self._tasks.items() if partition in gone]
+        forgotten += [one.errand for one in self._returns.take_out(gone) if one.begun]
+        running: list[asyncio.Future[None]] = [task for task, partition in self._tasks.items() if partition in gone]
+        if (returning := self._returns.under_way(gone)) is not None:
+            running.append(returning)
         if running:
             await asyncio.wait(running, timeout=timeout_s)
         return forgotten
@@ -135,6 +127,7 @@ class Dispatcher:
             if lineup.timer is not None:
                 lineup.timer.cancel()
         self._round.clear()
+        await self._returns.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -204,7 +197,7 @@ class Dispatcher:
             self._queued -= 1
             self._running += 1
             lineup.running += 1
-            self.run(errand, self._attempt(lineup, errand, target))
+            self._run(errand, self._attempt(lineup, errand, target))
             self._list(lineup)
 
     async def _attempt(self, lineup: _Lineup, errand: Errand, target: Target) -> None:
@@ -217,7 +210,7 @@ class Dispatcher:
         metrics.ATTEMPTS.labels(result.answer).inc()
         metrics.ATTEMPT_SECONDS.observe(result.latency_s)
         opened = lineup.state.note(result, now)
-        for other, _target in lineup.take_out(lambda _: True) if opened else lineup.excess():
+        for other, _target in lineup.take_out(lambda _: True) if opened else lineup.excess(now):
             self._queued -= 1
             self._put_off(lineup, other, "circuit open" if opened else "queue full", now)
         self._list(lineup)
@@ -232,9 +225,13 @@ class Dispatcher:
     def _put_off(self, lineup: _Lineup, errand: Errand, reason: str, now: float) -> None:
         metrics.PUT_OFF.labels(reason).inc()
         delay_s = lineup.state.put_off_s(len(lineup.queue), now)
-        self.run(errand, self._settlement.put_off(errand, delay_s))
+        self._returns.add(Return(errand, int((time.time() + delay_s) * 1000), begun=True))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
-        if not task.cancelled() and task.exception() is not None and not self._failed.done():
-            self._failed.set_exception(task.exception() or RuntimeError)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)

@@ -47,9 +47,9 @@ class Lineup(Generic[T]):
             self.queue = deque(entry for entry in self.queue if not gone(entry))
         return out
 
-    def excess(self) -> list[T]:
+    def excess(self, now: float) -> list[T]:
         """Take out the newest of what cannot start in time, now that its endpoint is known to be slower."""
-        cut = [self.queue.pop() for _ in range(len(self.queue) - self.state.room())]
+        cut = [self.queue.pop() for _ in range(len(self.queue) - self.state.room(now))]
         return cut[::-1]
 
 
@@ -60,14 +60,15 @@ class Shares:
     max_connections: int
     max_waiting: int
 
-    def may_queue(self, line: Lineup[T], queued: int) -> bool:
+    def may_queue(self, line: Lineup[T], queued: int, now: float) -> bool:
         """Whether one more may wait.
 
         Args:
             line: where.
             queued: how many wait in all lines.
+            now: the moment.
         """
-        return len(line.queue) < min(_QUEUE_SHARE * (self.max_waiting - queued), line.state.room())
+        return len(line.queue) < min(_QUEUE_SHARE * (self.max_waiting - queued), line.state.room(now))
 
     def may_start(self, line: Lineup[T], running: int) -> bool:
         """Whether one more attempt may run, of those `running` in all lines."""
