@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 from aiokafka import TopicPartition
 
@@ -19,12 +20,14 @@ from notifier.errand import Errand, Return, Settlement
 from notifier.lineup import Lineup, Shares
 from notifier.returns import Returns
 from notifier.route import Route
-from notifier.targets import Target, TargetRefusedError
+from notifier.targets import EndpointDisabledError, Target, TargetRefusedError
 
 # Endpoints remembered; past it those are forgotten that have nothing to do.
 _MAX_ENDPOINTS = 4_096
 # Attempts that were answered and whose event is on its way: what a kill repeats. A slow bus slows deliveries then.
 _MAX_UNNOTED = 512
+# By then it is heard that an endpoint was enabled again: asked for every second, and a busy bus takes its time.
+_HEARD_S = 3.0
 # Until a line that had its share of the connections is looked at again, when none of its own attempts ended before.
 _SHARE_PAUSE_S = 0.1
 
@@ -78,6 +81,9 @@ class Dispatcher:
         try:
             route = self._route(errand.delivery)
         except TargetRefusedError as error:
+            if isinstance(error, EndpointDisabledError) and not errand.delivery.progress.asked_again:
+                self._ask_again(errand)
+                return
             refused = AttemptResult(Answer.REFUSED, error=str(error))
             self._run(errand, self._settlement.settle(errand, "", refused))
             return
@@ -226,6 +232,11 @@ class Dispatcher:
         metrics.PUT_OFF.labels(reason).inc()
         delay_s = lineup.state.put_off_s(len(lineup.queue), now)
         self._returns.add(Return(errand, int((time.time() + delay_s) * 1000), begun=True))
+
+    def _ask_again(self, errand: Errand) -> None:
+        metrics.PUT_OFF.labels("endpoint disabled").inc()
+        asking = replace(errand, delivery=errand.delivery.to_ask_again())
+        self._returns.add(Return(asking, int((time.time() + _HEARD_S) * 1000), begun=True))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]

@@ -20,12 +20,15 @@ from notifier.named_endpoint import NamedEndpoint
 from notifier.route import Router
 from notifier.settings import NotifierSettings
 from notifier.targets import Target
+from schemas.base import utc_now
 from schemas.deliveries import DeliveryProgress
+from schemas.endpoints import EndpointChanged
 from tests.waiting import eventually
 
 PROGRESS = DeliveryProgress(attempts=0, due_ms=0, release_ms=0, first_ms=0, partition=0, offset=0)
 HERE, THERE = TopicPartition("t", 0), TopicPartition("t", 1)
 GOOD = AttemptResult(Answer.SUCCESS, status=204, latency_s=0.001)
+NOW = utc_now()
 DEAD = AttemptResult(Answer.TIMEOUT, latency_s=0.05)
 
 
@@ -41,12 +44,14 @@ class Book:
     settled: dict[str, AttemptResult] = field(default_factory=dict)
     put_off_s: dict[str, float] = field(default_factory=dict)
     """From the beginning on."""
+    returned: list[Return] = field(default_factory=list)
     began: float = field(default_factory=time.time)
 
     async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
         self.settled[errand.delivery.request_id] = result
 
     async def give_back(self, batch: Sequence[Return]) -> None:
+        self.returned += batch
         for one in batch:
             self.put_off_s[one.errand.delivery.request_id] = one.due_ms / 1000 - self.began
 
@@ -209,6 +214,27 @@ async def test_a_refused_target_is_settled_without_an_attempt() -> None:
         await eventually(lambda: "r" in book.settled)
     assert book.settled["r"].answer is Answer.REFUSED
     assert world.most == 0
+
+
+async def test_a_disabled_endpoint_is_asked_about_once_more_before_its_delivery_ends() -> None:
+    """That it is enabled again may not be heard yet."""
+    world, book = World(), Book()
+    crm = Directory({"crm": NamedEndpoint(url="https://fast.example/")})
+    crm.heard(EndpointChanged(name="crm", disabled=True, at=NOW))
+    paced = errand("r", "")
+    first = replace(paced, delivery=paced.delivery.to("crm"))
+    async with dispatching(world.send, book, route=Router(crm).route) as dispatcher:
+        dispatcher.submit(first)
+        await eventually(lambda: "r" in book.put_off_s)
+        assert 2.5 < book.put_off_s["r"] < 10
+        again = book.returned[0].errand
+        dispatcher.submit(again)
+        await eventually(lambda: "r" in book.settled)
+        assert book.settled.pop("r").answer is Answer.REFUSED
+        crm.heard(EndpointChanged(name="crm", at=NOW))
+        dispatcher.submit(again)
+        await eventually(lambda: book.settled.get("r") == GOOD)
+    assert not again.delivery.attempted().progress.asked_again
 
 
 @pytest.mark.parametrize(("size", "answer"), [(20_000, Answer.SUCCESS), (20_001, Answer.REFUSED)])
