@@ -15,19 +15,19 @@ from aiokafka import TopicPartition
 from notifier import metrics
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
-from notifier.endpoint import Breaker, Endpoint, EndpointLimits
+from notifier.endpoint import Breaker, EndpointLimits
 from notifier.errand import Errand, Return, Settlement
-from notifier.lineup import Lineup, Shares
+from notifier.lineup import Lineup, Lineups, Shares
 from notifier.returns import Returns
 from notifier.route import Route
 from notifier.targets import EndpointDisabledError, Target, TargetRefusedError
 
-# Endpoints remembered; past it those are forgotten that have nothing to do.
-_MAX_ENDPOINTS = 4_096
 # Attempts that were answered and whose event is on its way: what a kill repeats. A slow bus slows deliveries then.
 _MAX_UNNOTED = 512
 # By then it is heard that an endpoint was enabled again: asked for every second, and a busy bus takes its time.
 _HEARD_S = 3.0
+# What is answered when a drain's time is up is noted within this, while the group still waits.
+_NOTING_S = 5.0
 # Until a line that had its share of the connections is looked at again, when none of its own attempts ended before.
 _SHARE_PAUSE_S = 0.1
 
@@ -50,15 +50,15 @@ class Dispatcher:
     ) -> None:
         self._send = send
         self._settlement = settlement
-        self._limits = limits
         self._route = route
         self._shares = Shares(max_connections, max_waiting)
-        self._lineups: dict[str, _Lineup] = {}
+        self._lineups: Lineups[tuple[Errand, Target]] = Lineups(limits)
         self._round: deque[_Lineup] = deque()
         self._running = 0
         self._unnoted = 0
         self._queued = 0
         self._tasks: dict[asyncio.Task[None], TopicPartition] = {}
+        self._sending: dict[asyncio.Task[None], tuple[_Lineup, Errand]] = {}  # of these tasks, what is not answered yet
         self._returns = Returns(settlement.give_back, self._fail, hurry_at=max_waiting)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -87,8 +87,8 @@ class Dispatcher:
             refused = AttemptResult(Answer.REFUSED, error=str(error))
             self._run(errand, self._settlement.settle(errand, "", refused))
             return
-        lineup = self._lineup(route)
         now = time.monotonic()
+        lineup = self._lineups.of(route.line, route.rate_per_s, now)
         if lineup.state.breaker(now) is Breaker.OPEN:
             self._put_off(lineup, errand, "circuit open", now)
         elif not self._shares.may_queue(lineup, self._queued, now):
@@ -103,33 +103,51 @@ class Dispatcher:
         """Let a delivery whose attempt is not due, or in hand by a copy, wait (further) on the bus."""
         self._returns.add(Return(errand, due_ms, begun=False))
 
-    def _run(self, errand: Errand, work: Awaitable[None]) -> None:
+    def _run(self, errand: Errand, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks[task] = errand.partition
         task.add_done_callback(self._ended)
+        return task
 
     async def drain(self, partitions: Iterable[TopicPartition], timeout_s: float) -> list[Errand]:
         """Forget what is queued of these partitions, and wait until what runs of them has ended, or the time is up.
+
+        Attempts that have no answer by then are given up: answered and noted later, when another member has learnt what
+        was noted and has made the attempt anew, it would be delivered twice. What is answered is noted in any case.
 
         Returns:
             What was forgotten of what the ledger holds in hand.
         """
         gone = frozenset(partitions)
         forgotten: list[Errand] = []
-        for lineup in self._lineups.values():
+        for lineup in self._lineups:
             forgotten += [errand for errand, _ in lineup.take_out(lambda entry: entry[0].partition in gone)]
         self._queued -= len(forgotten)
         forgotten += [one.errand for one in self._returns.take_out(gone) if one.begun]
-        running: list[asyncio.Future[None]] = [task for task, partition in self._tasks.items() if partition in gone]
+        running: set[asyncio.Future[None]] = {task for task, partition in self._tasks.items() if partition in gone}
         if (returning := self._returns.under_way(gone)) is not None:
-            running.append(returning)
+            running.add(returning)
+        if not running:
+            return forgotten
+        _, running = await asyncio.wait(running, timeout=timeout_s)
+        hanging = [task for task in self._sending if task in running]
+        forgotten += [self._give_up(task) for task in hanging]
         if running:
-            await asyncio.wait(running, timeout=timeout_s)
+            await asyncio.wait(running, timeout=_NOTING_S)
+        self._pump()
         return forgotten
+
+    def _give_up(self, task: asyncio.Task[None]) -> Errand:
+        lineup, errand = self._sending[task]
+        self._sent(task)
+        lineup.state.given_up()
+        task.cancel()
+        self._list(lineup)
+        return errand
 
     async def close(self) -> None:
         """Cancel what still runs; nothing starts any more."""
-        for lineup in self._lineups.values():
+        for lineup in self._lineups:
             if lineup.timer is not None:
                 lineup.timer.cancel()
         self._round.clear()
@@ -144,25 +162,11 @@ class Dispatcher:
     def observe(self) -> None:
         """Bring the gauges up to date."""
         now = time.monotonic()
-        states = Counter(lineup.state.breaker(now) for lineup in self._lineups.values())
+        states = Counter(lineup.state.breaker(now) for lineup in self._lineups)
         for state in Breaker:
             metrics.BREAKERS.labels(state).set(states[state])
         metrics.QUEUED.set(self._queued)
         metrics.RUNNING.set(self._running)
-
-    def _lineup(self, route: Route) -> _Lineup:
-        name = route.line
-        lineup = self._lineups.get(name)
-        if lineup is None:
-            now = time.monotonic()
-            if len(self._lineups) >= _MAX_ENDPOINTS:
-                self._lineups = {
-                    known: line
-                    for known, line in self._lineups.items()
-                    if not line.idle or line.state.breaker(now) is Breaker.OPEN
-                }
-            lineup = self._lineups[name] = Lineup(name, Endpoint(self._limits, now, route.rate_per_s))
-        return lineup
 
     def _list(self, lineup: _Lineup) -> None:
         if not lineup.listed and lineup.queue:
@@ -203,15 +207,12 @@ class Dispatcher:
             self._queued -= 1
             self._running += 1
             lineup.running += 1
-            self._run(errand, self._attempt(lineup, errand, target))
+            self._sending[self._run(errand, self._attempt(lineup, errand, target))] = (lineup, errand)
             self._list(lineup)
 
     async def _attempt(self, lineup: _Lineup, errand: Errand, target: Target) -> None:
-        try:
-            result = await self._send(errand.delivery, target)
-        finally:
-            lineup.running -= 1
-            self._running -= 1
+        result = await self._send(errand.delivery, target)
+        self._sent(asyncio.current_task())
         now = time.monotonic()
         metrics.ATTEMPTS.labels(result.answer).inc()
         metrics.ATTEMPT_SECONDS.observe(result.latency_s)
@@ -228,6 +229,12 @@ class Dispatcher:
             self._unnoted -= 1
         self._pump()
 
+    def _sent(self, task: asyncio.Task[None] | None) -> None:
+        if task in self._sending:
+            lineup, _errand = self._sending.pop(task)
+            lineup.running -= 1
+            self._running -= 1
+
     def _put_off(self, lineup: _Lineup, errand: Errand, reason: str, now: float) -> None:
         metrics.PUT_OFF.labels(reason).inc()
         delay_s = lineup.state.put_off_s(len(lineup.queue), now)
@@ -240,6 +247,7 @@ class Dispatcher:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
+        self._sent(task)  # when it could not be said, as sending failed or was cancelled
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
 

@@ -123,6 +123,10 @@ class Endpoint:
             self._window = max(1.0, self._window / 2)
         return self._pause(result.retry_after_s, now) if result.retry_after_s else self._trip(now)
 
+    def given_up(self) -> None:
+        """An attempt was cancelled by us, and says nothing of the endpoint."""
+        self._running = max(0, self._running - 1)
+
     def room(self, now: float) -> int:
         """How many may wait for it in memory: what can start within the time of one attempt, and at least one.
 

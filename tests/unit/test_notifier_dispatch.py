@@ -299,6 +299,35 @@ async def test_drain_forgets_what_waits_of_lost_partitions_only() -> None:
     assert len(forgotten | set(book.settled)) == 40
 
 
+async def test_drain_gives_up_what_hangs_and_notes_what_was_answered() -> None:
+    noting = asyncio.Event()
+
+    class Slow(Book):
+        async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
+            await noting.wait()
+            await super().settle(errand, endpoint, result)
+
+    world, book = World(), Slow()
+    async with dispatching(world.send, book) as dispatcher:
+        for n in range(8):
+            dispatcher.submit(errand(f"stuck-{n}", "slow"))
+        dispatcher.submit(errand("answered", "fast"))
+        await eventually(lambda: world.running == 8 and dispatcher.in_hand == 9)
+        draining = asyncio.create_task(dispatcher.drain([HERE], 0.0))
+        await eventually(lambda: world.running == 0)
+        assert not draining.done()
+        noting.set()
+        forgotten = {one.delivery.request_id for one in await draining}
+        assert set(book.settled) == {"answered"}
+        assert forgotten == {f"stuck-{n}" for n in range(8)}
+        # Nothing of it counts against the bounds any more.
+        world.let_go.set()
+        for n in range(8):
+            dispatcher.submit(errand(f"again-{n}", "slow"))
+        await eventually(lambda: len(book.settled) == 9)
+        assert dispatcher.in_hand == 0
+
+
 async def test_an_outcome_that_cannot_be_published_ends_the_stage() -> None:
     class Broken(Book):
         async def settle(self, errand: Errand, endpoint: str, result: AttemptResult) -> None:
