@@ -119,12 +119,12 @@ def test_turns_begin_after_the_pause() -> None:
 def test_a_stranger_that_stays_silent_gets_less_credit() -> None:
     endpoint = Endpoint(EndpointLimits(attempt_s=10), 0.0)
     endpoint.started(0.0)
-    assert endpoint.room(0.05) == 10_000
-    assert endpoint.room(0.2) == 1_000
-    endpoint.note(GOOD, 0.3)
+    assert endpoint.room(0.4) == 10_000
+    assert endpoint.room(0.6) == 2_000
+    endpoint.note(GOOD, 0.7)
     assert endpoint.room(60.0) == 10_000  # nothing runs, so nothing is silent
     # Nor is what comes now put behind what was put off while it was in doubt.
-    assert endpoint.put_off_s(0, 0.3) < 0.01
+    assert endpoint.put_off_s(0, 0.7) < 0.01
 
 
 def test_one_that_answered_and_stays_silent_gets_less_credit_before_any_attempt_of_it_fails() -> None:
