@@ -12,10 +12,12 @@ from infra.lifecycle import TaskFailedError, stop_on_signals
 from infra.logging import configure, get_logger
 from infra.settings import load, masked
 from notifier.app import run
+from notifier.resolver import MAX_LOOKUPS
 from notifier.settings import NotifySettings
 from notifier.settlement import STAGE
 
-_LOOKUPS = 64
+# Beside the lookups of receivers, those of the bus: they must not wait for silent name servers.
+_THREADS = MAX_LOOKUPS + 8
 
 
 @click.command()
@@ -29,7 +31,7 @@ def notify() -> None:
 
 async def _serve(settings: NotifySettings) -> None:
     # Names are looked up in the loop's threads; its default of a few would be held by a few dead name servers.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="lookup"))
     stop = asyncio.Event()
     with stop_on_signals(stop):
         try:

@@ -71,7 +71,6 @@ async def run(settings: NotifySettings, stop: asyncio.Event) -> None:
         intake = Intake(
             dispatcher,
             producer,
-            settlement,
             ledger,
             directory,
             max_in_hand=2 * settings.notifier.max_waiting,

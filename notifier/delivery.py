@@ -60,11 +60,16 @@ class Delivery:
 
     def attempted(self) -> "Delivery":
         """The same after one more attempt."""
-        return replace(self, progress=self.progress.model_copy(update={"attempts": self.progress.attempts + 1}))
+        update = {"attempts": self.progress.attempts + 1, "asked_again": False}
+        return replace(self, progress=self.progress.model_copy(update=update))
+
+    def to_ask_again(self) -> "Delivery":
+        """The same, once its endpoint was found disabled."""
+        return replace(self, progress=self.progress.model_copy(update={"asked_again": True}))
 
     def anew(self, now_ms: int) -> "Delivery":
         """The same, due now and never attempted; begun at another moment, it is another delivery to the ledger."""
-        begun = {"attempts": 0, "first_ms": now_ms, "due_ms": now_ms, "release_ms": now_ms}
+        begun = {"attempts": 0, "first_ms": now_ms, "due_ms": now_ms, "release_ms": now_ms, "asked_again": False}
         return replace(self, progress=self.progress.model_copy(update=begun))
 
     def to_each(self, names: list[str]) -> "list[Delivery]":

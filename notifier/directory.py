@@ -7,7 +7,7 @@ from notifier.attempt import Answer, AttemptResult
 from notifier.named_endpoint import NamedEndpoint
 from notifier.settings import Network
 from notifier.signing import Signer
-from notifier.targets import TargetRefusedError
+from notifier.targets import EndpointDisabledError, TargetRefusedError
 from schemas.endpoints import EndpointChanged
 
 # A failure is told to the others when it has lasted for this share of the time to be disabled after: not every hiccup
@@ -60,13 +60,14 @@ class Directory:
         """An endpoint that is to be delivered to.
 
         Raises:
-            TargetRefusedError: it is disabled, or no longer in the file.
+            EndpointDisabledError: it is disabled.
+            TargetRefusedError: it is no longer in the file.
         """
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             raise TargetRefusedError(f"there is no endpoint {name} any more")
         if self._disabled(name):
-            raise TargetRefusedError(f"the endpoint {name} is disabled")
+            raise EndpointDisabledError(f"the endpoint {name} is disabled")
         return endpoint
 
     def signer(self, name: str | None) -> Signer | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -18,14 +18,19 @@ from notifier import metrics
 from notifier.delivery import Delivery, UnreadableDeliveryError, read_delivery
 from notifier.delivery_log import DeliveryTail
 from notifier.directory import Directory
-from notifier.dispatch import Dispatcher, Errand
+from notifier.dispatch import Dispatcher
+from notifier.errand import Errand
 from notifier.ledger import Ledger, Verdict
-from notifier.settlement import STAGE, BusSettlement
-from notifier.waiting_room import WaitingRoom
+from notifier.settlement import STAGE
+from notifier.waiting_room import Tier
 from schemas.codes import ErrorCode
 from schemas.topics import COMPLETED, DELIVERY_RETRIES
 
 _FETCH = 500
+# A loop that has so much to read gives way to the others after this long; a probe's attempt has a dozen steps.
+_TURN_S = 0.003
+# So many may be going back to the bus before more is moved from tier to tier.
+_MAX_GOING_BACK = 500
 # Until it is looked at again whether another copy of a delivery has come to an end.
 _LATER_MS = 1_000
 # How long a loop sleeps at most before it looks again for stop signals, room, and what is due.
@@ -82,7 +87,6 @@ class Intake:
         self,
         dispatcher: Dispatcher,
         producer: BusProducer,
-        settlement: BusSettlement,
         ledger: Ledger,
         directory: Directory,
         *,
@@ -93,7 +97,6 @@ class Intake:
         self._ledger = ledger
         self._directory = directory
         self._producer = producer
-        self._settlement = settlement
         self._max_in_hand = max_in_hand
         self._first_delay_s = first_delay_s
 
@@ -101,6 +104,10 @@ class Intake:
         """How many more may be taken now."""
         left = self._max_in_hand - self._dispatcher.in_hand
         return min(_FETCH, left // (1 + len(self._directory)))
+
+    def room_to_move(self) -> int:
+        """How many may be moved on now that are not due: none while there is much to move."""
+        return min(self.room(), max(0, _MAX_GOING_BACK - self._dispatcher.going_back))
 
     async def read(self, work: WorkConsumer, record: ConsumerRecord) -> list[Delivery]:
         """The deliveries of a record; when there are none, the record is finished.
@@ -140,7 +147,7 @@ class Intake:
         errand = Errand(delivery, TopicPartition(record.topic, record.partition), done)
         due_ms = delivery.progress.due_ms
         if due_ms > now_ms():
-            self._dispatcher.run(errand, self._move(errand, due_ms))
+            self._dispatcher.move_on(errand, due_ms)
             return
         match self._ledger.begin(delivery.id, delivery.attempt):
             case Verdict.ATTEMPT:
@@ -149,11 +156,7 @@ class Intake:
                 metrics.REPEATED.inc()
                 done()
             case Verdict.LATER:
-                self._dispatcher.run(errand, self._move(errand, now_ms() + _LATER_MS))
-
-    async def _move(self, errand: Errand, due_ms: int) -> None:
-        await self._settlement.wait(errand.delivery, due_ms)
-        errand.done()
+                self._dispatcher.move_on(errand, now_ms() + _LATER_MS)
 
 
 async def take_fresh(work: WorkConsumer, intake: Intake, hooks: GroupHooks) -> None:
@@ -164,11 +167,22 @@ async def take_fresh(work: WorkConsumer, intake: Intake, hooks: GroupHooks) -> N
             await asyncio.sleep(_SHORTEST_TICK_S)
             continue
         records = await work.fetch(max_records=room, timeout_s=_TICK_S)
-        await hooks.informed()
-        for record in records:
+        async for record in _in_turns(records, hooks):
             deliveries = await intake.read(work, record)
             if deliveries and work.holds(record):
                 intake.go(work, record, deliveries)
+
+
+async def _in_turns(records: Iterable[ConsumerRecord], hooks: GroupHooks) -> AsyncIterator[ConsumerRecord]:
+    """Records one by one, letting others run in between: attempts go on while a burst is read."""
+    turn_ends = 0.0
+    for record in records:
+        if time.monotonic() >= turn_ends:
+            await asyncio.sleep(0)
+            # Partitions may have come anew meanwhile, with what others settled of them.
+            await hooks.informed()
+            turn_ends = time.monotonic() + _TURN_S
+        yield record
 
 
 class RetryWaiting:
@@ -177,42 +191,42 @@ class RetryWaiting:
     def __init__(self, *, max_held: int) -> None:
         """`max_held`: deliveries held of one tier; a fetch may go past it once."""
         self._max_held = max_held
-        self._rooms: dict[str, WaitingRoom[tuple[ConsumerRecord, Delivery]]] = {
-            topic: WaitingRoom() for topic in DELIVERY_RETRIES
-        }
+        self._tiers = {topic: Tier() for topic in DELIVERY_RETRIES}
         self._paused: set[str] = set()
 
     def forget(self) -> None:
         """Everything held will be read again."""
-        for room in self._rooms.values():
-            room.clear()
+        for tier in self._tiers.values():
+            tier.clear()
         self._paused.clear()
 
     async def run(self, work: WorkConsumer, intake: Intake, hooks: GroupHooks) -> None:
         """Read, hold, release; runs until cancelled."""
         while True:
             records = await work.fetch(max_records=_FETCH, timeout_s=self._tick_s())
-            await hooks.informed()
-            for record in records:
+            async for record in _in_turns(records, hooks):
                 for delivery in await intake.read(work, record):
                     if work.holds(record):
-                        self._rooms[work.topic_of(record)].add((record, delivery), delivery.progress.release_ms)
-            for room in self._rooms.values():
-                for record, delivery in room.released(now_ms(), max(0, intake.room())):
+                        self._tiers[work.topic_of(record)].add(record, delivery)
+            await hooks.informed()
+            for tier in self._tiers.values():
+                for record, delivery in tier.attempts.released(now_ms(), max(0, intake.room())):
+                    intake.go(work, record, [delivery])
+                for record, delivery in tier.moves.released(now_ms(), max(0, intake.room_to_move())):
                     intake.go(work, record, [delivery])
             self._balance(work)
-            for topic, room in self._rooms.items():
-                metrics.WAITING.labels(topic.rpartition(".")[2]).set(len(room))
+            for topic, tier in self._tiers.items():
+                metrics.WAITING.labels(topic.rpartition(".")[2]).set(len(tier))
 
     def _tick_s(self) -> float:
-        moments = [moment for room in self._rooms.values() if (moment := room.next_ms()) is not None]
+        moments = [moment for tier in self._tiers.values() if (moment := tier.next_ms()) is not None]
         if not moments:
             return _TICK_S
         return min(_TICK_S, max(_SHORTEST_TICK_S, (min(moments) - now_ms()) / 1000))
 
     def _balance(self, work: WorkConsumer) -> None:
-        full = {topic for topic, room in self._rooms.items() if len(room) >= self._max_held}
-        empty = {topic for topic in self._paused if len(self._rooms[topic]) <= self._max_held // 2}
+        full = {topic for topic, tier in self._tiers.items() if len(tier) >= self._max_held}
+        empty = {topic for topic in self._paused if len(self._tiers[topic]) <= self._max_held // 2}
         if full - self._paused:
             work.pause(full - self._paused)
         if empty:

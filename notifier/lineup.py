@@ -6,12 +6,14 @@ what is left for all, so its part shrinks as the whole fills, and a newcomer alw
 
 from asyncio import TimerHandle
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from notifier.endpoint import Endpoint
+from notifier.endpoint import Breaker, Endpoint, EndpointLimits
 
+# Endpoints remembered; past it those are forgotten that have nothing to do.
+_MAX_ENDPOINTS = 4_096
 # A queue may be so many times as long as the room that is left for all: one busy endpoint gets two thirds of the whole,
 # ten get 9.5% each.
 _QUEUE_SHARE = 2
@@ -47,10 +49,34 @@ class Lineup(Generic[T]):
             self.queue = deque(entry for entry in self.queue if not gone(entry))
         return out
 
-    def excess(self) -> list[T]:
+    def excess(self, now: float) -> list[T]:
         """Take out the newest of what cannot start in time, now that its endpoint is known to be slower."""
-        cut = [self.queue.pop() for _ in range(len(self.queue) - self.state.room())]
+        cut = [self.queue.pop() for _ in range(len(self.queue) - self.state.room(now))]
         return cut[::-1]
+
+
+class Lineups(Generic[T]):
+    """The lines of all endpoints that are remembered."""
+
+    def __init__(self, limits: EndpointLimits) -> None:
+        self._limits = limits
+        self._lines: dict[str, Lineup[T]] = {}
+
+    def __iter__(self) -> Iterator[Lineup[T]]:
+        return iter(self._lines.values())
+
+    def of(self, name: str, rate_per_s: float | None, now: float) -> Lineup[T]:
+        """The line of an endpoint, a new one if it is a stranger."""
+        line = self._lines.get(name)
+        if line is None:
+            if len(self._lines) >= _MAX_ENDPOINTS:
+                self._lines = {
+                    known: other
+                    for known, other in self._lines.items()
+                    if not other.idle or other.state.breaker(now) is Breaker.OPEN
+                }
+            line = self._lines[name] = Lineup(name, Endpoint(self._limits, now, rate_per_s))
+        return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +86,15 @@ class Shares:
     max_connections: int
     max_waiting: int
 
-    def may_queue(self, line: Lineup[T], queued: int) -> bool:
+    def may_queue(self, line: Lineup[T], queued: int, now: float) -> bool:
         """Whether one more may wait.
 
         Args:
             line: where.
             queued: how many wait in all lines.
+            now: the moment.
         """
-        return len(line.queue) < min(_QUEUE_SHARE * (self.max_waiting - queued), line.state.room())
+        return len(line.queue) < min(_QUEUE_SHARE * (self.max_waiting - queued), line.state.room(now))
 
     def may_start(self, line: Lineup[T], running: int) -> bool:
         """Whether one more attempt may run, of those `running` in all lines."""

@@ -15,6 +15,9 @@ DELIVERY_SECONDS = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 300, 3_600, 36_000, 360_000),
 )
 PUT_OFF = Counter("voxbus_webhooks_put_off_total", "Deliveries put off without an attempt.", ["reason"])
+LOOKUPS_REFUSED = Counter(
+    "voxbus_webhook_lookups_refused_total", "Names not looked up, since too many lookups hang.", ["reason"]
+)
 REPEATED = Counter("voxbus_webhooks_repeated_total", "Records that came again and were known to be settled.")
 WAITING = Gauge("voxbus_webhooks_waiting", "Deliveries of a retry tier that are held until due.", ["tier"])
 QUEUED = Gauge("voxbus_webhooks_queued", "Deliveries in hand that wait for a connection.")

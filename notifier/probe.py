@@ -28,14 +28,15 @@ async def send_test(
         secret: `whsec_…`; what signs where the endpoint has no secrets of its own.
         url: the receiver.
         name: of the named endpoint that is meant.
-        endpoint: that one; its headers are sent along.
+        endpoint: that one; its headers are sent along, and it may be where it is allowed to be.
 
     Raises:
         UserError: a secret is not usable.
     """
     directory = Directory({name: endpoint} if name and endpoint else {})
     signer = directory.signer(name) or Signer(secret)
-    allowed = (*settings.allowed_private_networks, *_LOOPBACK)
+    own = endpoint.allow_private_networks if endpoint else ()
+    allowed = (*settings.allowed_private_networks, *own, *_LOOPBACK)
     now = utc_now()
     moment = int(now.timestamp() * 1000)
     request_id = f"test-{moment}"

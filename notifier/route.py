@@ -34,6 +34,7 @@ class Router:
         """The way of a delivery.
 
         Raises:
+            EndpointDisabledError: there is none for now, as far as is known.
             TargetRefusedError: there is none, with the reason.
         """
         size = len(delivery.body)

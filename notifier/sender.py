@@ -14,7 +14,7 @@ from infra.logging import get_logger
 from notifier.attempt import Answer, AttemptResult, answer_of
 from notifier.delivery import Delivery
 from notifier.directory import Directory
-from notifier.resolver import CheckedResolver, open_lookups
+from notifier.resolver import CheckedResolver, LookupRefusedError, open_lookups
 from notifier.retry import retry_after_s
 from notifier.settings import NotifierSettings
 from notifier.signing import Signer
@@ -54,8 +54,9 @@ class Sender:
             result = AttemptResult(Answer.REFUSED, error=str(error))
         except TimeoutError:
             result = AttemptResult(Answer.TIMEOUT, error="no answer in time")
-        except aiohttp.ClientConnectorDNSError:
-            result = AttemptResult(Answer.CONNECTION, error="its name is not known")
+        except aiohttp.ClientConnectorDNSError as error:
+            refused = isinstance(error.os_error, LookupRefusedError)
+            result = AttemptResult(Answer.CONNECTION, error=str(error.os_error) if refused else "its name is not known")
         except (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError):
             result = AttemptResult(Answer.TLS, error="no trusted TLS connection")
         except aiohttp.ClientConnectorError:

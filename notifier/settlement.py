@@ -7,6 +7,7 @@ names the attempt, so that whoever reads the record again knows it is settled (s
 
 import asyncio
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 
 from aiokafka.errors import KafkaError
@@ -20,8 +21,8 @@ from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
 from notifier.delivery_log import event_id
 from notifier.directory import Directory
-from notifier.dispatch import Errand
 from notifier.endpoint_states import message_of
+from notifier.errand import Errand, Return
 from notifier.ledger import Ledger, Settled
 from notifier.retry import RetryDecision, RetryPolicy, decide
 from schemas import topics
@@ -74,7 +75,8 @@ class BusSettlement:
         now = utc_now()
         event = _event(delivery, endpoint, result, decision)
         if decision.delay_s is not None:
-            await self.wait(delivery, _ms(now.timestamp() + decision.delay_s))
+            now_ms = _ms(now.timestamp())
+            await self._publish(delivery.waiting(now_ms, now_ms + _ms(decision.delay_s)))
         elif decision.state is DeliveryState.DEAD_LETTERED:
             await self._dead_letter(delivery, decision.reason)
         else:
@@ -85,33 +87,37 @@ class BusSettlement:
         self._log(delivery, result, decision)
         errand.done()
 
-    async def put_off(self, errand: Errand, delay_s: float) -> None:
-        """Let a delivery wait without an attempt; one that waited past the whole schedule ends instead."""
-        delivery = errand.delivery
-        now_s = utc_now().timestamp()
-        if now_s - delivery.progress.first_ms / 1000 > self._give_up_after_s:
-            reason = f"its endpoint was not to be reached for {self._give_up_after_s:.0f} s"
-            # Counted as the last attempt: it was due, and its endpoint was known not to answer.
-            last, ended = delivery.attempted(), RetryDecision(DeliveryState.DEAD_LETTERED, reason)
-            await self._dead_letter(last, reason)
-            await self._announce(errand, _event(last, "", AttemptResult(Answer.CONNECTION), ended))
-        else:
-            # Before its record waits: read again at once, that would seem a copy of what is still in hand.
-            self._ledger.release(delivery.id, delivery.attempt)
-            await self.wait(delivery, _ms(now_s + delay_s))
-        errand.done()
+    async def give_back(self, batch: Sequence[Return]) -> None:
+        """Let deliveries wait without an attempt; one that waited past the whole schedule ends instead."""
+        now_ms = _ms(utc_now().timestamp())
+        over = [one for one in batch if one.begun and self._is_over(one.errand.delivery, now_ms)]
+        back = [one for one in batch if one not in over] if over else batch
+        for one in back:
+            if one.begun:
+                # Before its record waits: read again at once, that would seem a copy of what is still in hand.
+                self._ledger.release(one.errand.delivery.id, one.errand.delivery.attempt)
+        await self._publish(*(one.errand.delivery.waiting(now_ms, one.due_ms) for one in back))
+        for one in back:
+            one.errand.done()
+        await asyncio.gather(*(self._give_up(one.errand) for one in over))
 
-    async def wait(self, delivery: Delivery, due_ms: int) -> None:
-        """Let a delivery wait on the bus until it is due."""
-        topic, message = delivery.waiting(_ms(utc_now().timestamp()), due_ms)
-        await self._publish(topic, message)
+    def _is_over(self, delivery: Delivery, now_ms: int) -> bool:
+        return (now_ms - delivery.progress.first_ms) / 1000 > self._give_up_after_s
+
+    async def _give_up(self, errand: Errand) -> None:
+        reason = f"its endpoint was not to be reached for {self._give_up_after_s:.0f} s"
+        # Counted as the last attempt: it was due, and its endpoint was known not to answer.
+        last, ended = errand.delivery.attempted(), RetryDecision(DeliveryState.DEAD_LETTERED, reason)
+        await self._dead_letter(last, reason)
+        await self._announce(errand, _event(last, "", AttemptResult(Answer.CONNECTION), ended))
+        errand.done()
 
     async def _judge(self, name: str, result: AttemptResult) -> None:
         """Learn how a named endpoint does, and tell the others what changes by it."""
         change = self._directory.judge(name, result, utc_now())
         if change is None:
             return
-        await self._publish(topics.ENDPOINTS, message_of(change))
+        await self._publish((topics.ENDPOINTS, message_of(change)))
         if change.disabled:
             _log.error(
                 "endpoint disabled",
@@ -130,7 +136,7 @@ class BusSettlement:
             context=Context(delivery.traceparent),
             event_id=event_id(delivery.id, event.attempt),
         )
-        await self._publish(topics.DELIVERIES, message)
+        await self._publish((topics.DELIVERIES, message))
         ended = event.state is not DeliveryState.RETRYING
         self._ledger.settle(Settled(delivery.id, event.attempt, ended))
         if ended:
@@ -147,12 +153,12 @@ class BusSettlement:
             offset=delivery.progress.offset,
         )
         whole = delivery.completion()
-        await self._publish(topics.DEAD_LETTERS, letter.message_of(whole.key, whole.value, whole.headers))
+        await self._publish((topics.DEAD_LETTERS, letter.message_of(whole.key, whole.value, whole.headers)))
         common_metrics.DEAD_LETTERED.labels(STAGE, ErrorCode.INTERNAL).inc()
         _log.warning("webhook dead-lettered", request_id=delivery.request_id, reason=reason)
 
-    async def _publish(self, topic: str, message: Message) -> None:
-        """Publish, with patience: giving up means that what was answered is asked for again.
+    async def _publish(self, *messages: tuple[str, Message]) -> None:
+        """Publish to topics, with patience: giving up means that what was answered is asked for again.
 
         Raises:
             KafkaError: the bus took nothing for minutes.
@@ -160,12 +166,13 @@ class BusSettlement:
         patience = Deadline(_PATIENCE_S)
         while True:
             try:
-                await self._producer.deliver(topic, message)
+                await self._producer.all_acked([await self._producer.send(*message) for message in messages])
                 return
             except KafkaError as error:
                 if patience.passed:
                     raise
-                _log.warning("bus does not take messages", topic=topic, error=type(error).__name__)
+                names = sorted({topic for topic, _ in messages})
+                _log.warning("bus does not take messages", topics=names, error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_S)
 
     @staticmethod

@@ -60,6 +60,10 @@ class TargetRefusedError(Exception):
     """A webhook may not go there. The message names the kind of fault, not the address."""
 
 
+class EndpointDisabledError(TargetRefusedError):
+    """The endpoint it goes to is disabled, as far as is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """An address that may be asked for; a name in it is still to be resolved and judged."""

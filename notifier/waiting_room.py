@@ -9,6 +9,10 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Generic, TypeVar
 
+from aiokafka import ConsumerRecord
+
+from notifier.delivery import Delivery
+
 T = TypeVar("T")
 
 
@@ -39,3 +43,30 @@ class WaitingRoom(Generic[T]):
     def clear(self) -> None:
         """Forget everybody."""
         self._heap.clear()
+
+
+class Tier:
+    """The read part of one tier: what will be attempted from here, and what moves on to another tier."""
+
+    def __init__(self) -> None:
+        self.attempts: WaitingRoom[tuple[ConsumerRecord, Delivery]] = WaitingRoom()
+        self.moves: WaitingRoom[tuple[ConsumerRecord, Delivery]] = WaitingRoom()
+
+    def __len__(self) -> int:
+        return len(self.attempts) + len(self.moves)
+
+    def add(self, record: ConsumerRecord, delivery: Delivery) -> None:
+        """Hold a delivery until its release."""
+        progress = delivery.progress
+        room = self.moves if progress.release_ms < progress.due_ms else self.attempts
+        room.add((record, delivery), progress.release_ms)
+
+    def next_ms(self) -> int | None:
+        """When the earliest is to be released; None while nobody waits."""
+        moments = [moment for room in (self.attempts, self.moves) if (moment := room.next_ms()) is not None]
+        return min(moments, default=None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.attempts.clear()
+        self.moves.clear()

@@ -32,6 +32,8 @@ class DeliveryProgress(BaseModel):
     """When the record leaves the tier it waits in; before `due_ms` when the way takes several tiers."""
     first_ms: int = Field(ge=0, lt=2**53)
     """When the completion was published."""
+    asked_again: bool = False
+    """Whether it waited once, since the last attempt, because its endpoint was disabled as far as was known."""
     partition: int
     """Where the completion stands on `tts.completed`."""
     offset: int

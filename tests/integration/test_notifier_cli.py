@@ -73,6 +73,11 @@ async def test_what_is_still_retrying_is_left_alone(topics_ready: KafkaSettings)
         named = await invoke(bus, "replay", "r-1")
         endpoint = receiver.url.removeprefix("http://").removesuffix("/hook")
         chosen = await invoke(bus, "replay", "--endpoint", endpoint)
+        shown = (await invoke(bus, "show", "r-1")).stdout
+    (event,) = await attempts_of(topics_ready)
+    assert event.next_attempt_at is not None
+    assert event.next_attempt_at - event.at >= timedelta(seconds=600)
+    assert event.next_attempt_at.isoformat(timespec="seconds") in shown.replace("\n", "")
     assert json.loads(named.stdout) == json.loads(chosen.stdout) == {"replayed": 0, "still_retrying": 1}
     assert "still retrying, the next attempt comes by itself: r-1" in str(named.exception)
     assert chosen.exit_code == 0

@@ -43,6 +43,12 @@ def test_only_the_notifier_gets_the_signing_secret(specs):
     assert holders == ["notify"]
 
 
+def test_webhooks_of_the_embedded_stack_may_go_to_this_machine_and_nowhere_else_that_is_private(specs):
+    assert specs()["notify"].env["VOXBUS_NOTIFIER__ALLOWED_PRIVATE_NETWORKS"] == '["127.0.0.0/8", "::1/128"]'
+    own = specs(VOXBUS_NOTIFIER__ALLOWED_PRIVATE_NETWORKS='["10.1.0.0/16"]')["notify"].env
+    assert own["VOXBUS_NOTIFIER__ALLOWED_PRIVATE_NETWORKS"] == '["10.1.0.0/16"]'
+
+
 def test_each_has_a_health_port_of_its_own(specs):
     ports = [spec.env["VOXBUS_HEALTH__PORT"] for spec in specs().values()]
     assert len(set(ports)) == len(ports)

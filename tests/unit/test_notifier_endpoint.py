@@ -80,12 +80,12 @@ def test_what_we_refuse_is_not_its_failure() -> None:
 
 def test_no_more_wait_in_memory_than_can_start_soon() -> None:
     limits = EndpointLimits(max_window=16, attempt_s=10)
-    assert Endpoint(limits, 0.0).room() == 10_000
-    assert Endpoint(limits, 0.0, rate_per_s=3).room() == 30
-    assert Endpoint(limits, 0.0, rate_per_s=0.01).room() == 1
+    assert Endpoint(limits, 0.0).room(0.0) == 10_000
+    assert Endpoint(limits, 0.0, rate_per_s=3).room(0.0) == 30
+    assert Endpoint(limits, 0.0, rate_per_s=0.01).room(0.0) == 1
     slow = Endpoint(limits, 0.0)
     slow.note(AttemptResult(Answer.SUCCESS, status=200, latency_s=8.0), 8.0)
-    assert slow.room() == 20  # 16 at once, 8 s each
+    assert slow.room(8.0) == 20  # 16 at once, 8 s each
 
 
 def test_answers_widen_the_window_and_long_silence_narrows_it() -> None:
@@ -114,3 +114,23 @@ def test_turns_begin_after_the_pause() -> None:
     for _ in range(3):
         endpoint.note(HANGS, 0.0)
     assert endpoint.put_off_s(0, 0.25) > 0.75
+
+
+def test_a_stranger_that_stays_silent_gets_less_credit() -> None:
+    endpoint = Endpoint(EndpointLimits(attempt_s=10), 0.0)
+    endpoint.started(0.0)
+    assert endpoint.room(0.4) == 10_000
+    assert endpoint.room(0.6) == 2_000
+    endpoint.note(GOOD, 0.7)
+    assert endpoint.room(60.0) == 10_000  # nothing runs, so nothing is silent
+    # Nor is what comes now put behind what was put off while it was in doubt.
+    assert endpoint.put_off_s(0, 0.7) < 0.01
+
+
+def test_one_that_answered_and_stays_silent_gets_less_credit_before_any_attempt_of_it_fails() -> None:
+    endpoint = Endpoint(EndpointLimits(max_window=64, attempt_s=10), 0.0)
+    endpoint.started(0.0)
+    endpoint.note(GOOD, 0.1)
+    endpoint.started(1.0)
+    assert endpoint.room(1.4) == 10_000
+    assert endpoint.room(5.0) == 160  # 64 at once, each taking 4 s at least

@@ -66,6 +66,7 @@ def test_the_file_is_read(tmp_path: Path) -> None:
         ("[endpoints.crm]\nurl = 'https://a.example/'\nheaders = { Webhook-Id = 'x' }", "is set by voxbus"),
         ('[endpoints.crm]\nurl = "https://a.example/"\nheaders = { a = "x\\ny" }', "not printable"),
         ("[endpoints.crm]\nurl = 'https://a.example/'\nsecret = 'hidden-1'", "Extra inputs"),
+        ("[endpoints.crm]\nurl = 'https://user:hidden-1@a.example/'", "carries credentials"),
         ("[endpoints.crm]\nurl = 'kafka://other.topic'", "ALLOWED_TOPIC_PREFIXES"),
         ("[endpoints.crm]\nurl = 'kafka://tts.requests'", "ALLOWED_TOPIC_PREFIXES"),
         ("[endpoints.crm]\nurl = 'kafka://team.x/y'", "does not name a topic"),

@@ -10,6 +10,7 @@ from aiohttp.abc import ResolveResult
 from notifier.resolver import CheckedResolver, Lookups, open_lookups
 from notifier.targets import TargetRefusedError
 from tests.notifier_names import Names
+from tests.waiting import eventually
 
 PUBLIC = "93.184.215.14"
 
@@ -85,3 +86,78 @@ async def test_a_name_server_that_hangs_is_asked_once() -> None:
     answers = await asyncio.gather(*asking[1:])
     assert inner.asked == ["slow.example"]
     assert {answer[0]["host"] for answer in answers} == {PUBLIC}
+
+
+class Held(Names):
+    """Answers at once, but for the names of one domain, which hold a thread each until let go."""
+
+    def __init__(self, domain: str) -> None:
+        super().__init__({})
+        self.domain, self.let_go = domain, asyncio.Event()
+        self.held = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if host.endswith(self.domain):
+            self.held += 1
+            try:
+                await self.let_go.wait()
+            finally:
+                self.held -= 1
+        else:
+            self.known[host] = [PUBLIC]
+        return await super().resolve(host, port, family)
+
+
+async def failure(lookups: Lookups, host: str) -> str:
+    with pytest.raises(OSError, match=r".") as caught:
+        await lookups.resolve(host, 443)
+    return str(caught.value)
+
+
+async def test_a_silent_name_holds_one_thread_however_often_it_is_asked_for() -> None:
+    names = Held("dead.example")
+    lookups = Lookups(names, limit_s=0.05)
+    assert await failure(lookups, "dead.example") == "no answer from the name server"
+    assert {await failure(lookups, "dead.example") for _ in range(200)} == {"its name server has not answered yet"}
+    assert names.held == 1
+    names.let_go.set()
+    await eventually(lambda: names.held == 0)
+    assert await failure(lookups, "dead.example") == "not known"  # asked for anew
+
+
+async def test_names_made_up_under_one_domain_hold_few_threads_and_delay_nobody() -> None:
+    names = Held("dead.example")
+    lookups = Lookups(names, limit_s=30)
+    made_up = [asyncio.create_task(failure(lookups, f"n{n}.dead.example")) for n in range(200)]
+    await eventually(lambda: sum(task.done() for task in made_up) == 192)
+    assert names.held == 8
+    for n in range(50):
+        assert await asyncio.wait_for(lookups.resolve(f"n{n}.alive.test", 443), 1)
+    names.let_go.set()
+    ends = await asyncio.gather(*made_up)
+    assert ends.count("too many names of its domain are being looked up") == 192
+
+
+async def test_strangers_leave_room_for_names_that_led_somewhere() -> None:
+    names, clock = Held(".dead"), Clock()
+    lookups = Lookups(names, limit_s=30, clock=clock)
+    await lookups.resolve("known.example", 443)
+    silent = [asyncio.create_task(failure(lookups, f"n{n}.d{n}.dead")) for n in range(100)]
+    await eventually(lambda: names.held == 48)
+    clock.now_s = 300.0  # its answer is too old to be given again
+    assert await asyncio.wait_for(lookups.resolve("known.example", 443), 1)
+    assert await failure(lookups, "stranger.example") == "too many unknown names are being looked up"
+    clock.now_s = 901.0
+    assert await failure(lookups, "known.example") == "too many unknown names are being looked up"
+    names.let_go.set()
+    await asyncio.gather(*silent)
+
+
+async def test_closing_gives_up_what_hangs() -> None:
+    names = Held("dead.example")
+    lookups = Lookups(names, limit_s=0.01)
+    await failure(lookups, "dead.example")
+    await lookups.close()
+    await eventually(lambda: names.held == 0)

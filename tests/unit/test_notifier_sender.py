@@ -2,19 +2,27 @@
 
 import asyncio
 import gzip
+import socket
 import ssl
+import threading
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from pydantic import SecretStr
+from yarl import URL
 
 from notifier.attempt import Answer, AttemptResult
 from notifier.delivery import Delivery
+from notifier.resolver import MAX_LOOKUPS
 from notifier.retry import RetryPolicy, decide
 from notifier.sender import open_sender
 from notifier.settings import NotifierSettings
@@ -24,6 +32,7 @@ from schemas.deliveries import DeliveryProgress
 from tests.certificates import Authority
 from tests.notifier_names import Names
 from tests.notifier_world import LOOPBACK, SECRET, receiving
+from tests.waiting import eventually
 
 PROGRESS = DeliveryProgress(attempts=0, due_ms=0, release_ms=0, first_ms=0, partition=0, offset=0)
 DELIVERY = Delivery("r-1", b"{}", "", (), None, PROGRESS, "msg_1")
@@ -211,3 +220,32 @@ async def test_an_attempt_that_hangs_ends_with_the_timeout() -> None:
 
 def test_the_default_timeout_is_that_of_the_specification() -> None:
     assert NotifierSettings().timeout_s == 15
+
+
+async def test_deliveries_to_a_silent_domain_fail_with_its_reason_while_others_go_on() -> None:
+    """The system's resolver itself hangs, in its threads, for all names of one domain."""
+    let_go = threading.Event()
+
+    def hang(host: str, *rest: Any, **more: Any) -> Any:
+        if host.endswith(".dead.example"):
+            let_go.wait(30)
+            raise OSError("not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", rest[0]))]
+
+    settings = NotifierSettings(allowed_private_networks=LOOPBACK, timeout_s=30.0)
+    async with receiving() as healthy, open_sender(settings, Signer(SECRET)) as sender:
+        port = URL(healthy.url).port
+        with patch("socket.getaddrinfo", hang), ThreadPoolExecutor(MAX_LOOKUPS) as threads:
+            asyncio.get_running_loop().set_default_executor(threads)
+            stuck = [
+                asyncio.create_task(sender.send(DELIVERY, read_target(f"http://n{n}.dead.example/", LOOPBACK)))
+                for n in range(200)
+            ]
+            # What finds no room fails at once, and does not wait for the rest.
+            await eventually(lambda: sum(task.done() for task in stuck) == 192)
+            for n in range(20):
+                target = read_target(f"http://n{n}.alive.example:{port}/hook", LOOPBACK)
+                assert (await asyncio.wait_for(sender.send(DELIVERY, target), 5)).answer is Answer.SUCCESS
+            let_go.set()
+            errors = Counter([(await task).error for task in stuck])
+    assert errors == {"too many names of its domain are being looked up": 192, "its name is not known": 8}
