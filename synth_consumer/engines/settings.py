@@ -49,7 +49,7 @@ class ChatttsSettings(Fragment):
     allow_control_tokens: bool = False
     """Obey [laugh], [uv_break], [v_break] and [lbreak] in texts. Else users' brackets are brackets."""
     early_sound: bool = True
-    """Tell the first 0.16 s of a sentence after 14 tokens instead of 60; the end of it differs a little from exact."""
+    """Tell the first 0.16 s of a sentence after 14 tokens instead of 61; the end of it differs a little from exact."""
     max_sentence_s: float = Field(default=25.0, ge=3, le=30)
     """Text is split below this many seconds of speech; beyond about 30 s the model's speech degrades."""
 
