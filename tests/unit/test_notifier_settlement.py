@@ -24,8 +24,12 @@ from schemas.codec import Message
 from schemas.deliveries import DeliveryAttempted, DeliveryProgress, DeliveryState
 from schemas.endpoints import EndpointChanged
 
-NOW_MS = int(utc_now().timestamp() * 1000)
 HERE = TopicPartition("t", 0)
+
+
+def now_ms() -> int:
+    """When it is asked: collected early, a module may run many minutes later."""
+    return int(utc_now().timestamp() * 1000)
 
 
 @dataclass
@@ -61,8 +65,9 @@ class World:
         return BusSettlement(producer, RetryPolicy((0.0, 5.0)), self.ledger, self.directory, give_up_after_s=100)
 
     def errand(self, name: str, *, age_s: int = 0) -> Errand:
+        now = now_ms()
         progress = DeliveryProgress(
-            attempts=0, due_ms=NOW_MS, release_ms=NOW_MS, first_ms=NOW_MS - age_s * 1000, partition=0, offset=7
+            attempts=0, due_ms=now, release_ms=now, first_ms=now - age_s * 1000, partition=0, offset=7
         )
         delivery = Delivery(name, b"{}", "https://a.example/", (), None, progress, f"msg_{name}")
         return Errand(delivery, HERE, lambda: self.done.append(name))
@@ -73,7 +78,7 @@ async def test_what_is_put_off_waits_on_the_bus_and_may_be_begun_again() -> None
     soon, late = world.errand("soon"), world.errand("late")
     for errand in (soon, late):
         world.ledger.begin(errand.delivery.id, 1)
-    await world.settlement.give_back([Return(soon, NOW_MS + 2_000, True), Return(late, NOW_MS + 60_000, True)])
+    await world.settlement.give_back([Return(soon, now_ms() + 2_000, True), Return(late, now_ms() + 60_000, True)])
     assert [topic for topic, _ in world.producer.taken] == [topics.DELIVERY_RETRIES[0], topics.DELIVERY_RETRIES[2]]
     assert world.done == ["soon", "late"]
     assert world.ledger.begin(soon.delivery.id, 1) is Verdict.ATTEMPT
@@ -83,7 +88,7 @@ async def test_a_copy_that_moves_on_leaves_the_one_in_hand_alone() -> None:
     world = World()
     copy = world.errand("r", age_s=10_000)
     world.ledger.begin(copy.delivery.id, 1)
-    await world.settlement.give_back([Return(copy, NOW_MS + 1_000, False)])
+    await world.settlement.give_back([Return(copy, now_ms() + 1_000, False)])
     assert world.ledger.begin(copy.delivery.id, 1) is Verdict.LATER
     assert [topic for topic, _ in world.producer.taken] == [topics.DELIVERY_RETRIES[0]]
 
@@ -91,7 +96,7 @@ async def test_a_copy_that_moves_on_leaves_the_one_in_hand_alone() -> None:
 async def test_put_off_past_the_whole_schedule_it_ends_and_the_rest_of_its_batch_goes_on() -> None:
     world = World()
     await world.settlement.give_back(
-        [Return(world.errand("old", age_s=101), NOW_MS, True), Return(world.errand("new"), NOW_MS, True)]
+        [Return(world.errand("old", age_s=101), now_ms(), True), Return(world.errand("new"), now_ms(), True)]
     )
     assert world.done == ["new", "old"]
     by_topic = dict(world.producer.taken)
@@ -104,7 +109,7 @@ async def test_a_batch_that_the_bus_did_not_take_is_offered_again(monkeypatch: p
     monkeypatch.setattr(module, "_PAUSE_S", 0.01)
     world = World(Producer(failures=2))
     with capture_logs() as lines:
-        await world.settlement.give_back([Return(world.errand("r"), NOW_MS, True)])
+        await world.settlement.give_back([Return(world.errand("r"), now_ms(), True)])
     assert world.done == ["r"]
     assert [line["event"] for line in lines] == ["bus does not take messages"] * 2
 
