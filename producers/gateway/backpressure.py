@@ -1,7 +1,7 @@
 """How much is queued, how fast it is spoken, and who is let in: bulk is refused before interactive.
 
 What is queued is heard on the bus, job by job; what was queued before this gateway listened is known by dedup's count.
-Both are estimates from the whole installation, the same on every gateway.
+Both are estimates from the whole installation, the same on every gateway. What this gateway has just accepted is added.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from producers.gateway.announced import Announced
 from producers.gateway.job_queue import JobQueue
 from producers.gateway.problems import ProblemError
 from producers.gateway.projection import Projection
@@ -33,6 +34,7 @@ class Backpressure:
         self._max_queued_audio_s = max_queued_audio_s
         self._mean_length_s = _FIRST_LENGTH_S
         self._jobs = JobQueue()
+        self._announced = Announced()
         self._speedometer = Speedometer()
         self._last_chunk = self._busy_since = float("-inf")
         self._unknown: deque[int] = deque([0], maxlen=_COUNTS)
@@ -41,8 +43,14 @@ class Backpressure:
         self.stats: dict[str, Any] = {}
         """The dedup app's figures, as last told; empty while it does not answer."""
 
+    def announce(self, fingerprint: str, priority: Priority, text: str) -> None:
+        """A request was put on the bus here; it counts until its job is heard."""
+        if not self._jobs.knows(fingerprint):
+            self._announced.add(fingerprint, priority, len(text.encode()), now=time.monotonic())
+
     def on_job(self, job: SynthesisJob) -> None:
         """A job was sent to the workers."""
+        self._announced.heard(job.fingerprint)
         if self._jobs.idle:
             self._busy_since = time.monotonic()
         self._jobs.ordered(job.fingerprint, job.priority, len(job.spec.text.encode()))
@@ -67,6 +75,7 @@ class Backpressure:
 
     def on_settled(self, fingerprint: str) -> None:
         """A synthesis is stored, failed, or not wanted any more."""
+        self._announced.heard(fingerprint)
         self._jobs.settled(fingerprint)
 
     def on_lost(self) -> None:
@@ -87,7 +96,9 @@ class Backpressure:
     @property
     def queued_audio_s(self) -> float:
         """Audio that was ordered and is not made yet."""
-        return self._jobs.audio_s + max(0, self._unknown[-1]) * self._mean_length_s
+        _, announced_bytes = self._announced.ahead_of(Priority.BULK, now=time.monotonic())
+        announced_s = announced_bytes * self._jobs.s_per_byte
+        return self._jobs.audio_s + announced_s + max(0, self._unknown[-1]) * self._mean_length_s
 
     @property
     def speed(self) -> float:
@@ -101,9 +112,9 @@ class Backpressure:
 
     def start_estimate_s(self, priority: Priority) -> float:
         """When a request of this priority that comes now is likely to be begun with; 0 when a lane is free."""
-        unknown = max(0, min(self._unknown))
-        steps = min(unknown, _MAX_UNKNOWN)
-        lengths = [self._mean_length_s * unknown / steps] * steps if steps else []
+        announced, text_bytes = self._announced.ahead_of(priority, now=time.monotonic())
+        lengths = _pieces(max(0, min(self._unknown)), self._mean_length_s)
+        lengths += _pieces(announced, text_bytes * self._jobs.s_per_byte / max(1, announced))
         return round(self._jobs.start_after_s(priority, lanes=self.lanes, speed=self.speed, unknown_s=lengths), 1)
 
     def admit(self, priority: Priority) -> None:
@@ -132,3 +143,9 @@ class Backpressure:
             except ProblemError:
                 self.stats = {}
             await asyncio.sleep(every_s)
+
+
+def _pieces(count: int, length_s: float) -> list[float]:
+    """So many lengths; of many as equal pieces."""
+    steps = min(count, _MAX_UNKNOWN)
+    return [length_s * count / steps] * steps if steps else []

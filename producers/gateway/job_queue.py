@@ -57,10 +57,17 @@ class JobQueue:
         waiting_s = sum(self._waiting_bytes.values()) * self.s_per_byte
         return waiting_s + sum(map(self._rest_s, self.spoken.values()))
 
+    def knows(self, fingerprint: str) -> bool:
+        """Whether it waits, is spoken, or is made and not stored."""
+        return (
+            fingerprint in self.spoken
+            or fingerprint in self.made
+            or any(fingerprint in queue for queue in self.waiting.values())
+        )
+
     def ordered(self, fingerprint: str, priority: Priority, text_bytes: int) -> None:
         """A job was sent to the workers. A repeat of one that is known changes nothing."""
-        known = fingerprint in self.spoken or any(fingerprint in queue for queue in self.waiting.values())
-        if known or len(self) >= _MAX_JOBS:
+        if (self.knows(fingerprint) and fingerprint not in self.made) or len(self) >= _MAX_JOBS:
             return
         self.made.pop(fingerprint, None)
         self.waiting[priority][fingerprint] = text_bytes

@@ -167,8 +167,8 @@ async def test_work_of_others_goes_on_when_a_listener_left(stack, replica, http)
     assert await eventually(lambda: is_in(http, other, *_ENDS), 20) == "completed"
 
 
-async def test_the_estimate_meets_the_real_start(http):
-    """Within a quarter of it and half a second: lengths are guessed by the text."""
+async def estimated_and_real(http):
+    """Seconds until the last of a filled queue starts: as promised by its 202, and as it was."""
     filling = [await post(http, text_of(4)) for _ in range(6)]
 
     async def speed_is_known():
@@ -181,9 +181,23 @@ async def test_the_estimate_meets_the_real_start(http):
     estimate_s = last["estimated_start_s"]
     await eventually(lambda: is_in(http, last, "synthesizing"), 30)
     real_s = time.monotonic() - began
-    assert estimate_s > 2, "it was behind others"
-    assert estimate_s == pytest.approx(real_s, abs=0.25 * real_s + 0.5)
     await asyncio.gather(*(http.delete(one["status_url"]) for one in (*filling, last)))
+    await eventually(lambda: is_in(http, last, *_ENDS), 20)
+    return estimate_s, real_s
+
+
+async def test_the_estimate_meets_the_real_start(stack, http):
+    """Within a quarter of it and half a second: lengths are guessed by the text.
+
+    Of three the one in the middle counts: a shared machine may stand still for seconds, which no estimate foresees.
+    """
+    measured = []
+    for _ in range(3):
+        measured.append(await estimated_and_real(http))
+        await eventually(lambda: lanes_busy(stack, 0), 30)
+    assert min(estimate_s for estimate_s, _ in measured) > 2, "they were behind others"
+    off = sorted(abs(estimate_s - real_s) / (0.25 * real_s + 0.5) for estimate_s, real_s in measured)
+    assert off[1] <= 1, measured
 
 
 async def test_bulk_is_refused_before_interactive(stack, http):

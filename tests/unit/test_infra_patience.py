@@ -18,9 +18,20 @@ def test_what_was_enough_is_tried_first_the_next_time() -> None:
     for _ in range(4):
         patience = patience.after(left_behind=True, took_ms=20)
     assert patience.wait_ms == 320
-    patience = patience.after(left_behind=False, took_ms=180)
+    patience = patience.after(left_behind=False, took_ms=140)
     assert patience.wait_ms == 20
-    assert patience.after(left_behind=True, took_ms=20).wait_ms == 320
+    assert patience.after(left_behind=True, took_ms=20).wait_ms == 280
+
+
+def test_a_wait_of_which_the_broker_slept_half_is_halved_each_time() -> None:
+    """One long stall must not make every later record that is just being written late by seconds."""
+    patience = Patience(base_ms=20, wait_ms=20, enough_ms=LONGEST_MS)
+    waits = []
+    for _ in range(9):
+        patience = patience.after(left_behind=True, took_ms=20)
+        waits.append(patience.wait_ms)
+        patience = patience.after(left_behind=False, took_ms=patience.wait_ms // 2 + 5)
+    assert waits == [8_000, 4_000, 2_000, 1_000, 500, 250, 125, 62, 40]
 
 
 def test_a_long_wait_that_was_not_needed_is_not_tried_again() -> None:

@@ -146,6 +146,7 @@ async def _audio(state: GatewayState, resources: AsyncExitStack, listener: _List
     await resources.enter_async_context(state.audience.follows(ticket.request_id))
     future = await resources.enter_async_context(state.awaited(ticket.request_id, listener.until))
     await state.doorway.publish(ticket, listener.until)
+    state.backpressure.announce(ticket.fingerprint, ticket.request.priority, ticket.request.text)
     listener.published = True
     metrics.SPEECH.labels("streamed").inc()
     async for piece in _encoded_live(state.listening(ticket.fingerprint, future), audio_format):

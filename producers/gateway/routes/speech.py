@@ -44,12 +44,16 @@ async def speak(request: Request) -> Response:
     if wait_s:
         return await _wait(state, ticket, wait_s, until)
     await state.doorway.publish(ticket, until)
-    return await _accepted(state, ticket)
+    answer = await _accepted(state, ticket)
+    # Behind its own estimate, in front of the next one's.
+    _announce(state, ticket)
+    return answer
 
 
 async def _wait(state: GatewayState, ticket: Ticket, wait_s: float, until: float) -> Response:
     async with state.audience.follows(ticket.request_id), state.awaited(ticket.request_id, until) as future:
         await state.doorway.publish(ticket, until)
+        _announce(state, ticket)
         try:
             async with asyncio.timeout(wait_s):
                 completion = await asyncio.shield(future)
@@ -74,6 +78,10 @@ async def _accepted(state: GatewayState, ticket: Ticket) -> Response:
         "estimated_start_s": state.backpressure.start_estimate_s(ticket.request.priority),
     }
     return Response(json.dumps(body), 202, {"Location": url}, media_type=_JSON)
+
+
+def _announce(state: GatewayState, ticket: Ticket) -> None:
+    state.backpressure.announce(ticket.fingerprint, ticket.request.priority, ticket.request.text)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -156,6 +156,8 @@ async def _talk(state: GatewayState, line: Line, owner: str, message: dict[str, 
         state.backpressure.admit(ticket.request.priority)
     async with state.audience.follows(ticket.request_id), state.awaited(ticket.request_id, until) as future:
         await state.doorway.publish(ticket, until)
+        if master is None:
+            state.backpressure.announce(ticket.fingerprint, ticket.request.priority, ticket.request.text)
         if ticket.request.callback_url is None:  # otherwise the webhook's receiver waits for it as well
             line.published = ticket.request_id
         metrics.SPEECH.labels("streamed").inc()
