@@ -22,15 +22,18 @@ def build_app(arguments: argparse.Namespace) -> web.Application:
     webhook = Webhook(os.environ["VOXBUS_NOTIFIER__SIGNING_SECRET"])
     log = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     came = 0
+    began: float | None = None
 
     def note(webhook_id: str, status: int, body: bytes) -> None:
         request_id = json.loads(body)["data"]["request_id"]
         os.write(log, f"{time.time():.6f} {webhook_id} {status} {request_id}\n".encode())
 
     async def receive(request: web.Request) -> web.Response:
-        nonlocal came
+        nonlocal came, began
         body = await request.read()
         came += 1
+        began = began or time.monotonic()
+        await asyncio.sleep(max(0.0, began + arguments.stall - time.monotonic()))
         if came % arguments.verify_every == 0:
             webhook.verify(body, dict(request.headers))
         lot = chance.random()
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--log", required=True)
     parser.add_argument("--fail", type=float, default=0.0)
     parser.add_argument("--hang", type=float, default=0.0)
+    parser.add_argument("--stall", type=float, default=0.0, help="seconds from the first request on without an answer")
     parser.add_argument("--verify-every", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

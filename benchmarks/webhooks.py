@@ -41,10 +41,11 @@ from infra.kafka.topics import ensure_topics
 from infra.settings import KafkaSettings
 from schemas.base import utc_now
 
-PARTS = ("throughput", "unreliable", "fairness")
+PARTS = ("throughput", "stall", "unreliable", "fairness")
 RESULTS = Path(__file__).parent / "results"
 _WANTED_PER_S = 800
 _PROBES_PER_S = 20.0
+_STALL_S = 2.0
 # Attempts that find nobody at the receiver's port before it is started again.
 _UNANSWERED = 5
 
@@ -73,6 +74,23 @@ async def throughput(place: Place, count: int) -> dict[str, Any]:
         f"at_least_{_WANTED_PER_S}_per_s": "yes" if count / busy >= _WANTED_PER_S else "no",
         # On a machine that has other things to do this is the figure that holds.
         "notifier_cpu_ms_each": round(spent / (count - before[1]) * 1000, 3),
+    }
+
+
+async def stall(place: Place, count: int) -> dict[str, Any]:
+    """The same when the receiver begins with a stall: what was put off then must not leave it idle afterwards."""
+    names = [f"stalled-{n:06}" for n in range(count)]
+    with receiving(place, verify_every=50, stall=_STALL_S) as stalled:
+        await publish(place.kafka, names, stalled.url)
+        async with notifier(place):
+            await until(partial(stalled.has_accepted, count), "every completion delivered", every_s=1.0)
+    moments = sorted(arrival.at for arrival in stalled.arrivals)
+    busy = moments[-1] - moments[0]
+    return {
+        "deliveries": count,
+        "stall_s": _STALL_S,
+        "seconds_after_the_stall": round(busy, 2),
+        "deliveries_per_s_after_the_stall": round(count / busy),
     }
 
 
@@ -170,6 +188,8 @@ async def measure(kafka: KafkaSettings, folder: Path, quick: bool, parts: Collec
     figures: dict[str, Any] = {}
     if "throughput" in parts:
         figures["throughput"] = await throughput(await place("throughput"), 5_000 if quick else 20_000)
+    if "stall" in parts:
+        figures["stall"] = await stall(await place("stall"), 2_500 if quick else 10_000)
     if "unreliable" in parts:
         count, kills = (500, 2) if quick else (2_000, 5)
         figures["unreliable"] = await unreliable(await place("unreliable"), count, kills)

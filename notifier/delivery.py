@@ -69,8 +69,16 @@ class Delivery:
 
     def anew(self, now_ms: int) -> "Delivery":
         """The same, due now and never attempted; begun at another moment, it is another delivery to the ledger."""
-        begun = {"attempts": 0, "first_ms": now_ms, "due_ms": now_ms, "release_ms": now_ms, "asked_again": False}
-        return replace(self, progress=self.progress.model_copy(update=begun))
+        progress = self.progress
+        begun = DeliveryProgress(
+            attempts=0,
+            due_ms=now_ms,
+            release_ms=now_ms,
+            first_ms=now_ms,
+            partition=progress.partition,
+            offset=progress.offset,
+        )
+        return replace(self, progress=begun)
 
     def to_each(self, names: list[str]) -> "list[Delivery]":
         """The deliveries of a fresh completion: to its callback, if it has one, and to these named endpoints."""
@@ -89,10 +97,11 @@ class Delivery:
         """The record as it stood on `tts.completed`: how a delivery begins anew."""
         return Message(self.request_id.encode(), self.body, self.headers)
 
-    def waiting(self, now_ms: int, due_ms: int) -> tuple[str, Message]:
-        """The record that waits for `due_ms`, and the topic it waits on."""
+    def waiting(self, now_ms: int, due_ms: int, *, for_room: bool = False) -> tuple[str, Message]:
+        """The record that waits for `due_ms`, or until its endpoint has room, and the topic it waits on."""
         where = stay(now_ms, due_ms)
-        progress = self.progress.model_copy(update={"due_ms": due_ms, "release_ms": where.release_ms})
+        update = {"due_ms": due_ms, "release_ms": where.release_ms, "for_room": for_room}
+        progress = self.progress.model_copy(update=update)
         mark = (_PROGRESS_HEADER, progress.model_dump_json().encode())
         return where.topic, Message(self.request_id.encode(), self.body, (*self.headers, mark))
 

@@ -100,9 +100,23 @@ class Dispatcher:
             self._list(lineup)
             self._pump()
 
-    def move_on(self, errand: Errand, due_ms: int) -> None:
+    def move_on(self, errand: Errand, due_ms: int, *, for_room: bool = False) -> None:
         """Let a delivery whose attempt is not due, or in hand by a copy, wait (further) on the bus."""
-        self._returns.add(Return(errand, due_ms, begun=False))
+        self._returns.add(Return(errand, due_ms, begun=False, for_room=for_room))
+
+    def line_of(self, delivery: Delivery) -> str | None:
+        """Whose room this one waits for; None when it waits for its time, or has no way."""
+        if not delivery.progress.for_room:
+            return None
+        try:
+            return self._route(delivery).line
+        except TargetRefusedError:
+            return None
+
+    def wanted(self, line: str) -> int:
+        """How many of those that wait for room in this line it can take now, before they are due."""
+        lineup = self._lineups.known(line)
+        return self._shares.wanted(lineup, self._queued, time.monotonic()) if lineup is not None else 0
 
     def _run(self, errand: Errand, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -239,7 +253,7 @@ class Dispatcher:
     def _put_off(self, lineup: _Lineup, errand: Errand, reason: str, now: float) -> None:
         metrics.PUT_OFF.labels(reason).inc()
         delay_s = lineup.state.put_off_s(len(lineup.queue), now)
-        self._returns.add(Return(errand, int((time.time() + delay_s) * 1000), begun=True))
+        self._returns.add(Return(errand, int((time.time() + delay_s) * 1000), begun=True, for_room=True))
 
     def _ask_again(self, errand: Errand) -> None:
         metrics.PUT_OFF.labels("endpoint disabled").inc()

@@ -19,6 +19,8 @@ _PROMPT_S = 0.5
 # over minutes (20,000 at 100 a second, judged after 0.1 s: 277 deliveries a second against 1,200).
 _STRANGE_RATE = 200.0
 _SLOWEST_RATE = 20.0
+# So far ahead an endpoint that answers calls up what waits on the bus for its room: some rounds of the retry intake.
+_AHEAD_S = 1.0
 # Weight of the newest attempt in the mean duration.
 _NEWEST = 0.1
 
@@ -135,6 +137,12 @@ class Endpoint:
         prompt = self.proven and self._mean_s is not None and max(self._mean_s, self._silence_s(now)) <= _PROMPT_S
         rate = _FASTEST_RATE if prompt else self._capacity(now)
         return max(1, int(self._limited(rate) * self._limits.attempt_s))
+
+    def appetite(self, now: float) -> int:
+        """How many should wait for it in memory for it never to be idle: what can start soon; none while in doubt."""
+        if not self.proven or self.breaker(now) is not Breaker.CLOSED:
+            return 0
+        return min(self.room(now), max(self._limits.max_window, int(self._limited(self._capacity(now)) * _AHEAD_S)))
 
     def put_off_s(self, queued: int, now: float) -> float:
         """In how many seconds one more delivery should come again: after the pause, at its turn.

@@ -29,6 +29,8 @@ class Return:
     """When it is to be attempted, in milliseconds since 1970."""
     begun: bool
     """Whether the ledger holds its attempt in hand; not so of what was not due, or is a copy."""
+    for_room: bool = False
+    """Whether it waits for room at its endpoint only, and may be attempted before it is due."""
 
 
 class Settlement(Protocol):

@@ -36,6 +36,8 @@ _LATER_MS = 1_000
 # How long a loop sleeps at most before it looks again for stop signals, room, and what is due.
 _TICK_S = 0.2
 _SHORTEST_TICK_S = 0.005
+# Thousands of endpoints may have deliveries waiting for their room: asked no more often than this.
+_CALL_UP_S = 0.1
 # Reading the end of the delivery log, while the group waits.
 _TAIL_S = 10.0
 
@@ -129,8 +131,21 @@ class Intake:
             work.finish(record)
         return deliveries
 
-    def go(self, work: WorkConsumer, record: ConsumerRecord, deliveries: list[Delivery]) -> None:
-        """Attempt what is due; let the rest wait (further) on the bus. The record ends with the last of them."""
+    def line_of(self, delivery: Delivery) -> str | None:
+        """Whose room a delivery waits for; None when it waits for its time."""
+        return self._dispatcher.line_of(delivery)
+
+    def wanted(self, line: str) -> int:
+        """How many of those that wait for room in this line may be taken now."""
+        return min(self.room(), self._dispatcher.wanted(line))
+
+    def go(
+        self, work: WorkConsumer, record: ConsumerRecord, deliveries: list[Delivery], *, has_room: bool = False
+    ) -> None:
+        """Attempt what is due, or what waited for room and has it; let the rest wait (further) on the bus.
+
+        The record ends with the last of them.
+        """
         open_ones = len(deliveries)
 
         def done() -> None:
@@ -141,20 +156,21 @@ class Intake:
                 work.finish(record)
 
         for delivery in deliveries:
-            self._go(record, delivery, done)
+            errand = Errand(delivery, TopicPartition(record.topic, record.partition), done)
+            due_ms = delivery.progress.due_ms
+            if due_ms > now_ms() and not has_room:
+                self._dispatcher.move_on(errand, due_ms, for_room=delivery.progress.for_room)
+            else:
+                self._attempt(errand)
 
-    def _go(self, record: ConsumerRecord, delivery: Delivery, done: Callable[[], None]) -> None:
-        errand = Errand(delivery, TopicPartition(record.topic, record.partition), done)
-        due_ms = delivery.progress.due_ms
-        if due_ms > now_ms():
-            self._dispatcher.move_on(errand, due_ms)
-            return
+    def _attempt(self, errand: Errand) -> None:
+        delivery = errand.delivery
         match self._ledger.begin(delivery.id, delivery.attempt):
             case Verdict.ATTEMPT:
                 self._dispatcher.submit(errand)
             case Verdict.NOTHING:
                 metrics.REPEATED.inc()
-                done()
+                errand.done()
             case Verdict.LATER:
                 self._dispatcher.move_on(errand, now_ms() + _LATER_MS)
 
@@ -193,6 +209,7 @@ class RetryWaiting:
         self._max_held = max_held
         self._tiers = {topic: Tier() for topic in DELIVERY_RETRIES}
         self._paused: set[str] = set()
+        self._call_up_at = 0.0
 
     def forget(self) -> None:
         """Everything held will be read again."""
@@ -207,8 +224,9 @@ class RetryWaiting:
             async for record in _in_turns(records, hooks):
                 for delivery in await intake.read(work, record):
                     if work.holds(record):
-                        self._tiers[work.topic_of(record)].add(record, delivery)
+                        self._tiers[work.topic_of(record)].add(record, delivery, intake.line_of(delivery))
             await hooks.informed()
+            self._call_up(work, intake)
             for tier in self._tiers.values():
                 for record, delivery in tier.attempts.released(now_ms(), max(0, intake.room())):
                     intake.go(work, record, [delivery])
@@ -217,6 +235,16 @@ class RetryWaiting:
             self._balance(work)
             for topic, tier in self._tiers.items():
                 metrics.WAITING.labels(topic.rpartition(".")[2]).set(len(tier))
+
+    def _call_up(self, work: WorkConsumer, intake: Intake) -> None:
+        """Take what waits for room of endpoints that have it, the soonest due first, so that none is idle."""
+        if time.monotonic() < self._call_up_at:
+            return
+        self._call_up_at = time.monotonic() + _CALL_UP_S
+        for tier in self._tiers.values():
+            for line in tier.lines:
+                for record, delivery in tier.called_up(line, intake.wanted(line)):
+                    intake.go(work, record, [delivery], has_room=True)
 
     def _tick_s(self) -> float:
         moments = [moment for tier in self._tiers.values() if (moment := tier.next_ms()) is not None]

@@ -65,6 +65,10 @@ class Lineups(Generic[T]):
     def __iter__(self) -> Iterator[Lineup[T]]:
         return iter(self._lines.values())
 
+    def known(self, name: str) -> Lineup[T] | None:
+        """The line of an endpoint, unless it is a stranger."""
+        return self._lines.get(name)
+
     def of(self, name: str, rate_per_s: float | None, now: float) -> Lineup[T]:
         """The line of an endpoint, a new one if it is a stranger."""
         line = self._lines.get(name)
@@ -94,7 +98,14 @@ class Shares:
             queued: how many wait in all lines.
             now: the moment.
         """
-        return len(line.queue) < min(_QUEUE_SHARE * (self.max_waiting - queued), line.state.room(now))
+        return len(line.queue) < min(self._places(queued), line.state.room(now))
+
+    def wanted(self, line: Lineup[T], queued: int, now: float) -> int:
+        """How many more a line would like to have waiting; the arguments are those of `may_queue`."""
+        return max(0, min(self._places(queued), line.state.appetite(now)) - len(line.queue))
+
+    def _places(self, queued: int) -> int:
+        return _QUEUE_SHARE * (self.max_waiting - queued)
 
     def may_start(self, line: Lineup[T], running: int) -> bool:
         """Whether one more attempt may run, of those `running` in all lines."""

@@ -96,7 +96,7 @@ class BusSettlement:
             if one.begun:
                 # Before its record waits: read again at once, that would seem a copy of what is still in hand.
                 self._ledger.release(one.errand.delivery.id, one.errand.delivery.attempt)
-        await self._publish(*(one.errand.delivery.waiting(now_ms, one.due_ms) for one in back))
+        await self._publish(*(one.errand.delivery.waiting(now_ms, one.due_ms, for_room=one.for_room) for one in back))
         for one in back:
             one.errand.done()
         await asyncio.gather(*(self._give_up(one.errand) for one in over))

@@ -34,6 +34,8 @@ class DeliveryProgress(BaseModel):
     """When the completion was published."""
     asked_again: bool = False
     """Whether it waited once, since the last attempt, because its endpoint was disabled as far as was known."""
+    for_room: bool = False
+    """Whether it waits for room at its endpoint only: `due_ms` is when that is expected, and it may go before."""
     partition: int
     """Where the completion stands on `tts.completed`."""
     offset: int

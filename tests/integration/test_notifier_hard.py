@@ -65,6 +65,19 @@ async def _all_noted(log: DeliveryLog, names: list[str]) -> bool:
     return log.noted().keys() == set(names)
 
 
+async def test_a_receiver_that_stalls_at_first_is_not_idle_afterwards(
+    topics_ready: KafkaSettings, tmp_path: Path
+) -> None:
+    """What the stall put off was spaced over minutes by the rate it showed, and waits for room only."""
+    place = Place(topics_ready, tmp_path)
+    names = [f"r-{number:04}" for number in range(_HANGING)]
+    with receiving(place, verify_every=50, stall=2.0) as stalled:
+        await publish(topics_ready, names, stalled.url)
+        async with notifier(place):
+            await eventually(lambda: stalled.has_accepted(len(names)), 25, "everything delivered", every_s=0.2)
+    assert stalled.accepted.total() == len(names)
+
+
 async def test_many_waiting_for_a_hanging_host_do_not_delay_a_healthy_one(topics_ready: KafkaSettings) -> None:
     """With a timeout of one second, a delivery that stood behind a hanging attempt would take longer than that."""
 

@@ -1,7 +1,9 @@
 """Where and how long a delivery waits: never early, never for ever, in few moves."""
 
 import itertools
+import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,43 @@ def test_a_room_releases_what_is_due_in_order_and_keeps_the_rest(moments: list[i
     assert out == sorted(m for m in moments if m <= now)[:at_most]
     assert len(room) == len(moments) - len(out)
     assert room.next_ms() == min(sorted(moments)[len(out) :], default=None)
+
+
+steps = st.lists(
+    st.tuples(st.just("add"), st.integers(0, 100), st.sampled_from([None, "a", "b"]))
+    | st.tuples(st.just("call"), st.integers(0, 5), st.sampled_from(["a", "b"]))
+    | st.tuples(st.just("release"), st.integers(0, 100), st.integers(0, 5))
+)
+
+
+@given(steps)
+def test_a_line_calls_up_its_own_in_order_and_nobody_comes_twice(steps: list[tuple[str, int, Any]]) -> None:
+    room: WaitingRoom[int] = WaitingRoom()
+    model: list[tuple[int, int, str | None]] = []  # moment, thing, line; by arrival
+    for thing, (step, number, more) in enumerate(steps):
+        if step == "add":
+            room.add(thing, number, more)
+            model.append((number, thing, more))
+        elif step == "call":
+            wanted = [entry for entry in model if entry[2] == more][:number]
+            assert list(room.called_up(more, number)) == [entry[1] for entry in wanted]
+            model = [entry for entry in model if entry not in wanted]
+        else:
+            due = sorted(entry for entry in model if entry[0] <= number)[:more]
+            assert list(room.released(number, more)) == [entry[1] for entry in due]
+            model = [entry for entry in model if entry not in due]
+        assert len(room) == len(model)
+        assert set(room.lines) == {line for _, _, line in model if line}
+        assert room.next_ms() == min((moment for moment, _, _ in model), default=None)
+
+
+def test_moments_of_what_was_called_up_do_not_pile_up() -> None:
+    room: WaitingRoom[int] = WaitingRoom()
+    for thing in range(50_000):
+        room.add(thing, NOW + DAY_MS, "a")
+        assert list(room.called_up("a", 1)) == [thing]
+    assert len(room) == 0
+    assert sys.getsizeof(room._heap) < 100_000
 
 
 answers = st.builds(

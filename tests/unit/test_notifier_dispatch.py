@@ -191,6 +191,33 @@ async def test_an_endpoint_that_becomes_slow_gives_back_what_it_cannot_take_soon
     assert list(book.put_off_s.values()) == sorted(book.put_off_s.values())
 
 
+async def test_what_waits_for_room_is_wanted_as_soon_as_its_endpoint_answers() -> None:
+    world, book = World(), Book()
+    async with dispatching(world.send, book, max_waiting=100) as dispatcher:
+        for n in range(500):
+            dispatcher.submit(errand(f"r-{n}", "slow"))
+        await eventually(lambda: len(book.returned) > 400)
+        assert all(one.for_room for one in book.returned)
+        waits = replace(errand("waits", "slow").delivery, progress=PROGRESS.model_copy(update={"for_room": True}))
+        line = dispatcher.line_of(waits)
+        assert line is not None
+        assert dispatcher.wanted(line) == 0  # it hangs
+        assert dispatcher.wanted("a stranger") == 0
+        world.let_go.set()
+        await eventually(lambda: len(book.settled) + len(book.returned) == 500)
+        assert 0 < dispatcher.wanted(line) <= 200  # of 100 places, and twice what is left of them
+
+
+@pytest.mark.parametrize(
+    ("for_room", "callback"), [(False, "https://slow.example/"), (True, "ftp://slow.example/"), (True, "")]
+)
+async def test_what_waits_for_its_time_or_has_no_way_waits_in_no_line(for_room: bool, callback: str) -> None:
+    progress = PROGRESS.model_copy(update={"for_room": for_room})
+    delivery = replace(errand("r", "").delivery, callback=callback, progress=progress)
+    async with dispatching(World().send, Book()) as dispatcher:
+        assert dispatcher.line_of(delivery) is None
+
+
 async def test_an_opened_circuit_sends_what_waits_back_to_the_bus() -> None:
     world, book = World(answers={"slow": DEAD}), Book()
     async with dispatching(world.send, book) as dispatcher:

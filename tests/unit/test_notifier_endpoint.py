@@ -134,3 +134,24 @@ def test_one_that_answered_and_stays_silent_gets_less_credit_before_any_attempt_
     endpoint.started(1.0)
     assert endpoint.room(1.4) == 10_000
     assert endpoint.room(5.0) == 160  # 64 at once, each taking 4 s at least
+
+
+def test_one_that_answers_wants_what_it_can_start_soon() -> None:
+    limits = EndpointLimits(max_window=16, attempt_s=10, breaker_failures=3)
+    endpoint = Endpoint(limits, 0.0)
+    assert endpoint.appetite(0.0) == 0  # a stranger is in doubt
+    endpoint.note(GOOD, 0.1)
+    assert endpoint.appetite(0.1) == 1_000
+    endpoint.note(HANGS, 1.0)
+    assert endpoint.appetite(1.0) == 0
+    endpoint.note(AttemptResult(Answer.SUCCESS, status=200, latency_s=50.0), 5.0)
+    assert endpoint.appetite(5.0) == 16  # a whole window, though it can start fewer in a second
+    for _ in range(3):
+        endpoint.note(HANGS, 6.0)
+    assert endpoint.appetite(6.0) == 0
+
+
+def test_one_with_a_rate_wants_no_more_than_may_wait_for_it() -> None:
+    endpoint = Endpoint(EndpointLimits(max_window=64, attempt_s=10), 0.0, rate_per_s=2)
+    endpoint.note(GOOD, 0.1)
+    assert endpoint.appetite(0.1) == endpoint.room(0.1) == 20

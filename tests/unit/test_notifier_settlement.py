@@ -32,6 +32,11 @@ def now_ms() -> int:
     return int(utc_now().timestamp() * 1000)
 
 
+def progress_of(message: Message) -> DeliveryProgress:
+    """How far the delivery of a waiting record is."""
+    return DeliveryProgress.model_validate_json(dict(message.headers)["ce_delivery"])
+
+
 @dataclass
 class Producer:
     """Takes messages; fails as often as told first."""
@@ -82,6 +87,19 @@ async def test_what_is_put_off_waits_on_the_bus_and_may_be_begun_again() -> None
     assert [topic for topic, _ in world.producer.taken] == [topics.DELIVERY_RETRIES[0], topics.DELIVERY_RETRIES[2]]
     assert world.done == ["soon", "late"]
     assert world.ledger.begin(soon.delivery.id, 1) is Verdict.ATTEMPT
+
+
+async def test_what_waits_for_room_says_so_until_it_is_attempted() -> None:
+    world, due = World(), now_ms() + 2_000
+    waits, timed = world.errand("waits"), world.errand("timed")
+    await world.settlement.give_back([Return(waits, due, True, for_room=True), Return(timed, due, True)])
+    told = [progress_of(message) for _topic, message in world.producer.taken]
+    assert [progress.for_room for progress in told] == [True, False]
+    world.producer.taken.clear()
+    begun = Errand(replace(waits.delivery, progress=told[0]), HERE, lambda: None)
+    await world.settlement.settle(begun, "a.example:443", AttemptResult(Answer.SERVER_ERROR, status=500))
+    after = progress_of(world.producer.taken[0][1])
+    assert (after.attempts, after.for_room) == (1, False)
 
 
 async def test_a_copy_that_moves_on_leaves_the_one_in_hand_alone() -> None:
