@@ -179,12 +179,31 @@ def test_recorded_steps_say_the_same(chat: Any, make: Callable[..., Any], speake
     assert 2 <= len(recorded) <= 4, "one for each bucket of lanes and of length"
 
 
-def test_memory_stays_where_it_is(chat: Any, make: Callable[..., Any], speaker: str) -> None:
+def test_memory_goes_round(chat: Any, make: Callable[..., Any], speaker: str) -> None:
     decoder = make(2)
-    places = decoder._cache.keys.data_ptr(), decoder._sampler(decoder._model.speech)._noise.data_ptr()
+    pasts, noise = decoder._rows._pasts, decoder._sampler(decoder._model.speech)._noise.data_ptr()
+    places = set()
     for _ in range(3):
         for run in ours(chat, decoder, LINES[:3], speaker):
             run.take()
             assert run.untaken == 0
-    assert (decoder._cache.keys.data_ptr(), decoder._sampler(decoder._model.speech)._noise.data_ptr()) == places
+        assert not pasts._places
+        places |= {place.data_ptr() for place in pasts._spare}
+    assert len(places) == 2, "one for each lane, and always the same"
+    assert decoder._sampler(decoder._model.speech)._noise.data_ptr() == noise
     assert (decoder.free, decoder._running, len(decoder._reading)) == (2, [], 0)
+
+
+def test_a_past_that_moves_to_a_longer_place_is_the_same(
+    chat: Any, make: Callable[..., Any], speaker: str, solo: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from synth_consumer.engines.chattts import pasts
+
+    monkeypatch.setattr(pasts, "_SHORTEST", 8)
+    for line, run, alone in zip(LINES, ours(chat, make(3), LINES, speaker), solo, strict=True):
+        assert run.tokens == alone.tokens, line
+        if run.tokens:
+            assert torch.equal(run.waiting(), alone.waiting())
+    assert max(run.length for run in solo) > 64, "some moved more than twice"

@@ -1,4 +1,4 @@
-"""Continuous batching: lanes of a static cache, each with a request of its own, all one token further per step.
+"""Continuous batching: lanes, each with a request and a past of its own, all one token further per step.
 
 A request joins at the next step and leaves at its own end. Prompts are read in stretches, a bounded length a step, so
 that running lanes never wait long. A request's tokens are its own solo run's, to the bit, whatever the other lanes do.
@@ -10,9 +10,9 @@ from collections.abc import Container, Sequence
 import torch
 from torch import Tensor
 
-from synth_consumer.engines.chattts.forward import Cache
 from synth_consumer.engines.chattts.graphs import CudaRecorder, GraphStep, Recorder
 from synth_consumer.engines.chattts.lane_step import LaneStep, RowStep, few_rows
+from synth_consumer.engines.chattts.pasts import FixedPasts, GrowingPasts
 from synth_consumer.engines.chattts.runs import Run, Stretch, next_stretches
 from synth_consumer.engines.chattts.sampling import Sampler, Sampling
 from synth_consumer.engines.chattts.weights import Model, Vocabulary
@@ -44,12 +44,17 @@ class Decoder:
         self._model = model
         self._positions = min(positions or model.positions, model.positions)
         self._stretch = prompt_stretch
-        self._cache = Cache.empty(model, lanes, self._positions)
+        self._lanes = lanes
         self._samplers: dict[Vocabulary, Sampler] = {}
         if recorder is None and model.norm.device.type == "cuda":
             recorder = CudaRecorder()
-        self._rows = RowStep(model, self._cache, self._sampler)
-        self._recorded = recorder and GraphStep(model, self._cache, self._sampler(model.speech), recorder)
+        self._recorded: GraphStep | None = None
+        if recorder is not None:
+            fixed = FixedPasts(model, lanes, self._positions)
+            self._recorded = GraphStep(model, fixed, self._sampler(model.speech), recorder)
+            self._rows = RowStep(model, fixed, self._sampler)
+        else:
+            self._rows = RowStep(model, GrowingPasts(model, self._positions), self._sampler)
         self._free = list(range(lanes))
         self._reading: deque[Run] = deque()
         self._running: list[Run] = []
@@ -58,7 +63,7 @@ class Decoder:
     @property
     def lanes(self) -> int:
         """Requests held at once."""
-        return int(self._cache.keys.shape[1])
+        return self._lanes
 
     @property
     def free(self) -> int:
@@ -144,7 +149,7 @@ class Decoder:
         others = [run for run in runs if self._step_of(run) is self._rows]
         if not (others or stretches):
             return
-        tokens, states, read = self._rows.advance_and_read(others, stretches)
+        tokens, states, read = self._rows.advance(others, stretches)
         self._note(others, tokens, states)
         for stretch, state in zip(stretches, read, strict=True):
             if stretch.last:
@@ -168,7 +173,7 @@ class Decoder:
     def _sampler(self, vocabulary: Vocabulary) -> Sampler:
         if vocabulary not in self._samplers:
             self._samplers[vocabulary] = Sampler(
-                self._cache.keys.shape[1],
+                self._lanes,
                 vocabulary.codebooks,
                 vocabulary.tokens,
                 vocabulary.end,

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from synth_consumer.engines.chattts.forward import ROW_BUCKETS, Cache, embedded, logits, transform
+from synth_consumer.engines.chattts.forward import ROW_BUCKETS, embedded, logits, transform
 from synth_consumer.engines.chattts.lane_step import Advanced
+from synth_consumer.engines.chattts.pasts import FixedPasts
 from synth_consumer.engines.chattts.runs import Run
 from synth_consumer.engines.chattts.sampling import Sampler
 from synth_consumer.engines.chattts.weights import Model
@@ -50,13 +51,13 @@ class CudaRecorder:
 class GraphStep:
     """`LaneStep` by recordings."""
 
-    def __init__(self, model: Model, cache: Cache, sampler: Sampler, recorder: Recorder) -> None:
-        lanes, positions = cache.keys.shape[1], cache.keys.shape[3]
+    def __init__(self, model: Model, pasts: FixedPasts, sampler: Sampler, recorder: Recorder) -> None:
+        lanes, positions = pasts.keys.shape[1], pasts.keys.shape[3]
         device = model.norm.device
-        self._model, self._cache, self._sampler, self._recorder = model, cache, sampler, recorder
+        self._model, self._pasts, self._sampler, self._recorder = model, pasts, sampler, recorder
         # What is masked out is still multiplied, by zero: it must be a number.
-        cache.keys.zero_()
-        cache.values.zero_()
+        pasts.keys.zero_()
+        pasts.values.zero_()
         self._parking = positions - 1
         self._tokens = torch.zeros(lanes, model.speech.codebooks, dtype=torch.long, device=device)
         self._length = torch.full((lanes,), self._parking, dtype=torch.long, device=device)
@@ -82,8 +83,8 @@ class GraphStep:
         """Go back to it; a request that ended in no number must not leave it to the next."""
         self._length[lane] = self._parking
         self._active[lane] = 0
-        self._cache.keys[:, lane].zero_()
-        self._cache.values[:, lane].zero_()
+        self._pasts.keys[:, lane].zero_()
+        self._pasts.values[:, lane].zero_()
 
     def prepare(self) -> None:
         """Record every step there can be. All lanes are parked, so a recording changes nobody's past."""
@@ -92,7 +93,7 @@ class GraphStep:
                 self._replay(rows, reach)
 
     def advance(self, runs: Sequence[Run]) -> Advanced:
-        """See `LaneStep`."""
+        """One token of every run."""
         rows = next(n for n in self._rows if n > max(run.lane for run in runs))
         longest = max(run.length for run in runs) + 1
         replay = self._replay(rows, next(n for n in self._reaches if n >= longest))
@@ -121,7 +122,7 @@ class GraphStep:
 
         def work() -> None:
             positions = self._length[:rows].clone()
-            attend = _Masked(self._cache, lanes, positions, reach)
+            attend = _Masked(self._pasts, lanes, positions, reach)
             speech = self._model.speech
             hiddens = transform(self._model, embedded(speech, self._tokens[:rows]), positions, attend)
             choice = self._sampler.choose(logits(speech, hiddens), lanes)
@@ -137,14 +138,14 @@ class GraphStep:
 class _Masked:
     """Attention of all rows at once over the first positions of every lane."""
 
-    def __init__(self, cache: Cache, lanes: Tensor, positions: Tensor, reach: int) -> None:
-        self._cache, self._reach, self._rows = cache, reach, len(lanes)
+    def __init__(self, pasts: FixedPasts, lanes: Tensor, positions: Tensor, reach: int) -> None:
+        self._pasts, self._reach, self._rows = pasts, reach, len(lanes)
         self._at = (lanes, slice(None), positions)
         self._mask = (torch.arange(reach, device=positions.device) <= positions[:, None])[:, None, None]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attention`."""
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys, values = self._pasts.keys[layer], self._pasts.values[layer]
         keys[self._at] = key
         values[self._at] = value
         out = functional.scaled_dot_product_attention(

@@ -1,4 +1,4 @@
-"""How the lanes advance: the protocol for a token of each, and the way of the CPU, row by row, prompts beside them."""
+"""How the lanes advance: what every manner is told of them, and that of the CPU, row by row, prompts beside them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice
@@ -10,7 +10,6 @@ from torch import Tensor
 from synth_consumer.engines.chattts.forward import (
     FEWEST_ROWS,
     Attention,
-    Cache,
     LaneByLane,
     PromptStretch,
     SideBySide,
@@ -20,6 +19,7 @@ from synth_consumer.engines.chattts.forward import (
     stable_rows,
     transform,
 )
+from synth_consumer.engines.chattts.pasts import Pasts
 from synth_consumer.engines.chattts.runs import Run, Stretch
 from synth_consumer.engines.chattts.sampling import Choice, Sampler
 from synth_consumer.engines.chattts.weights import Model, Vocabulary
@@ -30,7 +30,10 @@ Advanced = tuple[list[list[int]], Sequence[Tensor]]
 
 
 class LaneStep(Protocol):
-    """All or nothing: where memory runs out, the same step can be taken again."""
+    """What every manner of step is told of the lanes.
+
+    A step is all or nothing: where memory runs out, the same one can be taken again.
+    """
 
     def start(self, lane: int, length: int, tokens: Tensor) -> None:
         """A lane's prompt was read, and its first tokens (codebooks,) were chosen."""
@@ -41,10 +44,6 @@ class LaneStep(Protocol):
     def prepare(self) -> None:
         """Do what would make a first step slow, while no lane is in use."""
 
-    def advance(self, runs: Sequence[Run]) -> Advanced:
-        """One token of every run."""
-        ...
-
 
 class RowStep:
     """Only lanes in use are rows; each attends to its own past. For the CPU, where work is what costs.
@@ -52,8 +51,8 @@ class RowStep:
     Stretches of prompts are rows of the same products: the weights are read once for all.
     """
 
-    def __init__(self, model: Model, cache: Cache, sampler_of: SamplerOf) -> None:
-        self._model, self._cache, self._sampler_of = model, cache, sampler_of
+    def __init__(self, model: Model, pasts: Pasts, sampler_of: SamplerOf) -> None:
+        self._model, self._pasts, self._sampler_of = model, pasts, sampler_of
         self._buckets = stable_rows(model)
         self._device = model.norm.device
 
@@ -61,17 +60,13 @@ class RowStep:
         """Nothing is kept here."""
 
     def stop(self, lane: int) -> None:
-        """Nothing is kept here."""
+        """Its past is not needed any more."""
+        self._pasts.let_go(lane)
 
     def prepare(self) -> None:
         """There is nothing to prepare."""
 
-    def advance(self, runs: Sequence[Run]) -> Advanced:
-        """See `LaneStep`."""
-        tokens, states, _ = self.advance_and_read(runs, ())
-        return tokens, states
-
-    def advance_and_read(
+    def advance(
         self, runs: Sequence[Run], stretches: Sequence[Stretch]
     ) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
         """One token of every run, and the stretches of others' prompts.
@@ -124,11 +119,13 @@ class RowStep:
         positions = [run.length for run in runs]
         parts: list[tuple[Attention, int]] = []
         if runs:
-            parts.append((LaneByLane(self._cache, [run.lane for run in runs], positions[:]), len(runs)))
+            pasts = [self._pasts.of(run.lane, run.length + 1) for run in runs]
+            parts.append((LaneByLane(pasts, positions[:]), len(runs)))
         for stretch in stretches:
             rows[len(positions) : len(positions) + stretch.count] = stretch.embeddings
             positions += range(stretch.first, stretch.first + stretch.count)
-            parts.append((PromptStretch(self._cache, stretch.run.lane, stretch.first, stretch.count), stretch.count))
+            past = self._pasts.of(stretch.run.lane, stretch.first + stretch.count)
+            parts.append((PromptStretch(past, stretch.first, stretch.count), stretch.count))
         places = torch.tensor([*positions, *[0] * (count - used)], device=self._device)
         return transform(self._model, rows, places, SideBySide(parts))
 
