@@ -69,7 +69,7 @@ def test_takes_wait_for_memory_and_sound_as_ever(
 ) -> None:
     engine = loaded(assets, 8)
     assert engine._decoder is not None
-    real, said, step = engine._decoder._rows.advance_and_read, [], engine.step
+    real, said, step = engine._decoder._rows.advance, [], engine.step
 
     def advance(runs: Any, stretches: Any) -> Any:
         if len(runs) > most:
@@ -81,7 +81,7 @@ def test_takes_wait_for_memory_and_sound_as_ever(
         said.extend(event.lanes for event in events if isinstance(event, LanesChanged))
         return events
 
-    monkeypatch.setattr(engine._decoder._rows, "advance_and_read", advance)
+    monkeypatch.setattr(engine._decoder._rows, "advance", advance)
     monkeypatch.setattr(engine, "step", watched)
 
     unharmed(drive(engine, TASKS), expected)
@@ -129,14 +129,14 @@ def failing_method(work: Callable[..., Any], at: int) -> Callable[..., Any]:
 def test_the_one_that_cannot_go_on_alone_ends(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = loaded(assets, 4)
     assert engine._decoder is not None
-    real = engine._decoder._rows.advance_and_read
+    real = engine._decoder._rows.advance
 
     def advance(runs: Any, stretches: Any) -> Any:
         if any(run.sampling.seed // 10 == 2 for run in runs):  # another try has another seed
             raise no_memory()
         return real(runs, stretches)
 
-    monkeypatch.setattr(engine._decoder._rows, "advance_and_read", advance)
+    monkeypatch.setattr(engine._decoder._rows, "advance", advance)
     outcomes = drive(engine, [task(f"t{n}", "你好。", seed=10 * n) for n in range(8)])
 
     assert [name for name, outcome in outcomes.items() if outcome.failed] == ["t2"]
